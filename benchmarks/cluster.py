@@ -1,14 +1,10 @@
-"""Jobs that are killed, shared by two hosts, streamed and kept on a server: `python benchmarks/cluster.py`.
+"""Harvests that are killed, shared by two hosts, and of a streamed data set: `python benchmarks/cluster.py`.
 
-1. `elastic`: `torchrun --max-restarts`; one of two workers kills itself at a chosen pass or step of its first life. The
-   store is compared byte by byte with one process's, the autoencoder bit by bit with two processes' that were not
-   killed, and to rounding with one process's.
+1. `elastic`: `torchrun --max-restarts`; one of two workers kills itself at a chosen pass of its first life.
 2. `hosts`: two network namespaces joined by a cable, a `torchrun` in each, c10d rendezvous, gloo. Needs root and `ip`.
 3. `stream`: an iterable data set of several sources, harvested by one process and by two.
-4. `s3`: a store on a real S3 server over HTTP (moto's), its writer killed on the way, written again, and read shuffled.
-   `--peers FOLDER` is where `pip install --target FOLDER "moto[server]" s3fs` put them.
 
-Everything is on the CPU. Writes benchmarks/results/cluster.json.
+Every store is compared byte by byte with one process's, on the CPU. Writes benchmarks/results/cluster.json.
 """
 
 import argparse
@@ -19,8 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,15 +26,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks.random_gpt2 import Shape  # noqa: E402
 from benchmarks.timing import RESULTS, write  # noqa: E402
-from hooks import ActivationStore, Model, harvest, load  # noqa: E402
+from hooks import Model, harvest, load  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 
 COMMAND = "python benchmarks/cluster.py"
 SITE = resid_post[1]
 DOCUMENTS, LENGTH, SHARD = 240, 32, 16
-TOKENS, BATCH = 6_000, 100
 MOMENTS = (1, 7, 14)
-"""Passes and steps of the second worker's first life before it kills itself."""
+"""Passes of the second worker's first life before it kills itself."""
 
 
 def model() -> Model:
@@ -57,26 +51,13 @@ def documents(stream: bool = False) -> Any:
 
 
 def work(what: str, where: str, dies_at: int) -> None:
-    """What one worker does: harvest, or train on a store that is there."""
+    """What one worker does."""
     torch.set_num_threads(1)
     dying = os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     count = _Count(dies_at if dying else 0)
-    if what in ("harvest", "stream"):
-        one = model()
-        one.hf.register_forward_pre_hook(lambda *_: count())
-        harvest(one, documents(what == "stream"), SITE, where, documents_per_shard=SHARD, batch_size=4)
-        return
-    from interp.sae import Checkpoint, TopK, read_activations, train
-    from interp.sae.training import learner
-
-    real: Any = learner.update
-    learner.update = lambda *given: (count(), real(*given))[1]
-    sae, folder = TopK(32, 64, k=4), Path(where)
-    source = read_activations(ActivationStore(str(folder.parent / "one")), SITE)
-    options = {"tokens": TOKENS, "batch_size": BATCH, "buffer": 1_000, "progress": False}
-    train(sae, source, checkpoint=Checkpoint(folder, every=1_000), **options)
-    if os.environ.get("RANK", "0") == "0":
-        torch.save(sae.state_dict(), folder / "weights.pt")
+    one = model()
+    one.hf.register_forward_pre_hook(lambda *_: count())
+    harvest(one, documents(what == "stream"), SITE, where, documents_per_shard=SHARD, batch_size=4)
 
 
 class _Count:
@@ -131,29 +112,18 @@ def _read_files(store: Path) -> dict[str, bytes]:
 
 
 def elastic(folder: Path) -> dict[str, Any]:
-    """Workers killed, and what came of it."""
-    run("harvest", folder / "one")
-    rows: dict[str, Any] = {"store": [], "autoencoder": []}
+    """Harvests of which a worker is killed, next to one process's."""
+    rows = []
     for moment in MOMENTS:
         where = folder / f"killed-{moment}"
         said = run("harvest", where, moment, prefix=torchrun(3))
         different = different_files(folder / "one", where)
-        restarted = "-9" in said or "SIGKILL" in said
-        rows["store"].append({"killed at pass": moment, "restarted": restarted, "different files": different})
-    run("train", folder / "sae-one")
-    run("train", folder / "sae-two", prefix=torchrun())
-    one, two = (torch.load(folder / name / "weights.pt") for name in ("sae-one", "sae-two"))
-    for moment in (3, 31, 58):
-        where = folder / f"sae-killed-{moment}"
-        run("train", where, moment, prefix=torchrun(3))
-        again = torch.load(where / "weights.pt")
-        rows["autoencoder"].append({"killed at step": moment, "bit-equal to two not killed": _equal(again, two)})
-    rows["largest difference of two processes from one"] = max(float((one[n] - two[n]).abs().max()) for n in one)
-    return rows
+        rows.append({"killed at pass": moment, "restarted": _restarted(said), "different files": different})
+    return {"store": rows}
 
 
-def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+def _restarted(said: str) -> bool:
+    return "-9" in said or "SIGKILL" in said
 
 
 def hosts(folder: Path) -> dict[str, Any]:
@@ -214,86 +184,23 @@ def stream(folder: Path) -> dict[str, Any]:
     return {"different files": different_files(folder / "stream-one", folder / "stream-two")}
 
 
-def s3(folder: Path, peers: str) -> dict[str, Any]:
-    """A store on a server, next to one on disk."""
-    port = _free_port()
-    own = {"PYTHONPATH": os.pathsep.join([str(ROOT), peers]), "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
-           "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-p", str(port)],
-        env={**_environment(), **own}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        while True:
-            with socket.socket() as knock:
-                if not knock.connect_ex(("127.0.0.1", port)):
-                    break
-            time.sleep(0.1)
-        command = [sys.executable, str(Path(__file__).resolve()), "--s3", str(folder / "one")]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=500, env={**_environment(), **own}, check=False
-        )
-        return json.loads(done.stdout.splitlines()[-1]) if not done.returncode else {"failed": done.stderr[-2000:]}
-    finally:
-        server.kill()
-
-
-def of_s3(local: Path) -> dict[str, Any]:
-    """Harvest to the server in a process that is killed, then here, then again; compare with the local store."""
-    import fsspec
-
-    files: Any = fsspec.filesystem("s3")
-    files.mkdir("kept")
-    own = [sys.executable, str(Path(__file__).resolve()), "--work", "harvest", "s3://kept/store", "20"]
-    killed = subprocess.run(own, env={**os.environ, "RANK": "1"}, capture_output=True, check=False).returncode
-    there = len(files.find("kept/store"))
-    work("harvest", "s3://kept/store", 0)
-    made = {name.removeprefix("kept/store/"): files.info(name)["ETag"] for name in files.find("kept/store")}
-    content = {name: files.cat(f"kept/store/{name}") for name in made}
-    work("harvest", "s3://kept/store", 0)
-    files.invalidate_cache()
-    again = {name.removeprefix("kept/store/"): files.info(name)["ETag"] for name in files.find("kept/store")}
-    disk = _read_files(local)
-    far, near = (ActivationStore(url) for url in ("s3://kept/store", str(local)))
-    return {
-        "writer killed by signal": -killed,
-        "files there when it was": there,
-        "different files": sorted(n for n in disk.keys() | content.keys() if disk.get(n) != content.get(n)),
-        "a second harvest changes nothing": again == made,
-        "shuffled rows equal": _same_rows(far, near),
-    }
-
-
-def _same_rows(far: ActivationStore, near: ActivationStore) -> bool:
-    from interp.sae import read_activations
-
-    both = [torch.cat([*read_activations(store, SITE)]) for store in (far, near)]
-    return torch.equal(*both)
-
-
 def main() -> None:
     """Run the parts asked for, and write after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", nargs="*", default=["elastic", "hosts", "stream", "s3"])
-    parser.add_argument("--peers", default="")
+    parser.add_argument("--part", nargs="*", default=["elastic", "hosts", "stream"])
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--s3", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.work:
         work(asked.work[0], asked.work[1], int(asked.work[2]))
         return
-    if asked.s3:
-        print(json.dumps(of_s3(Path(asked.s3))))
-        return
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
-        "elastic": elastic, "hosts": hosts, "stream": stream, "s3": lambda folder: s3(folder, asked.peers),
+        "elastic": elastic, "hosts": hosts, "stream": stream,
     }  # fmt: skip
     kept = RESULTS / "cluster.json"
     results: dict[str, Any] = json.loads(kept.read_text())["figures"] if kept.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        if "elastic" not in asked.part:
-            run("harvest", folder / "one")
+        run("harvest", folder / "one")
         for name in asked.part:
             results[name] = parts[name](folder)
             print(name, json.dumps(results[name]), flush=True)

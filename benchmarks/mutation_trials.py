@@ -308,20 +308,35 @@ def verdict_of(code: int | None) -> str:
 def replace_code(path: Path, source: bytes, changed: bytes, line: int) -> bool:
     """Give the loaded function that holds the line the code of the changed source; whether that could be done.
 
-    It cannot where what differs is outside of the function's body, such as the default of an argument.
+    It cannot where what differs is outside of the function's body, such as the default of an argument. Functions that
+    it has made already, as a test does while it loads, are given theirs too.
     """
     pairs = list(zip(*(_outermost(compile(text, str(path), "exec")) for text in (source, changed)), strict=True))
     old, new = max((p for p in pairs if p[0].co_firstlineno <= line), key=lambda p: p[0].co_firstlineno)
     if old == new:
         return False
-    alike = [f for f in gc.get_objects() if type(f) is FunctionType and _is_of(f.__code__, path, old)]
+    live = [f for f in gc.get_objects() if type(f) is FunctionType and f.__code__.co_filename == str(path)]
+    alike = [f for f in live if _is_of(f.__code__, path, old)]
     away = {id(f): abs(f.__code__.co_firstlineno - old.co_firstlineno) for f in alike}
     loaded = [f for f in alike if away[id(f)] == min(away.values())]
     if not loaded or any(f.__code__.co_freevars != new.co_freevars for f in loaded):
         return False
     for function in loaded:
         function.__code__ = new
+    for was, now in _inner(old, new):
+        for function in live:
+            if _is_of(function.__code__, path, was) and function.__code__.co_firstlineno == was.co_firstlineno:
+                function.__code__ = now
     return True
+
+
+def _inner(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
+    """The code of the functions inside of a function, before and after a change, where their variables are the same."""
+    pairs = ([const for const in code.co_consts if isinstance(const, CodeType)] for code in (old, new))
+    for was, now in zip(*pairs, strict=False):
+        if was.co_freevars == now.co_freevars and was != now:
+            yield was, now
+        yield from _inner(was, now)
 
 
 def _is_of(code: CodeType, path: Path, old: CodeType) -> bool:

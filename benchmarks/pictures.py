@@ -21,10 +21,11 @@ from scipy.spatial import procrustes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.pictures_clip import clip, signs  # noqa: E402
 from benchmarks.timing import write  # noqa: E402
 from hooks import Images, Model, Network, Processor, Site, capture, intervene, load  # noqa: E402
 from hooks.errors import InvalidArgument  # noqa: E402
-from hooks.interventions import add, replace  # noqa: E402
+from hooks.interventions import replace  # noqa: E402
 from hooks.position import everywhere, last, region  # noqa: E402
 from hooks.site import conv_act, conv_pre, embedding, fc_act, pool, resid_post  # noqa: E402
 from interp.atlas import (  # noqa: E402
@@ -44,23 +45,13 @@ from interp.atlas import (  # noqa: E402
     sample_activations,
     space_at,
 )
-from interp.clip import (  # noqa: E402
-    ablate_heads,
-    centre_rows,
-    decompose_vectors,
-    find_shared_latent,
-    head_effects,
-    map_patches,
-    pair_rows,
-    score_rows,
-)
 from interp.common.statistics import bootstrap, share  # noqa: E402
 from interp.landmark.entities import entity, find  # noqa: E402
-from interp.postcard import LANDMARKS, Scene, captions, draw, load_net, new_net, scenes  # noqa: E402
-from interp.postcard.answers import naming_vectors  # noqa: E402
-from interp.sae import Crosscoder, TopK, tensor_source, train  # noqa: E402
+from interp.postcard import LANDMARKS, Scene, draw, load_net, new_net, scenes  # noqa: E402
+from interp.sae import TopK, activations_of, train  # noqa: E402
 from interp.visualisation import (  # noqa: E402
     Canvas,
+    Dissection,
     Moves,
     Objective,
     dissect,
@@ -74,8 +65,9 @@ RESULTS = Path(__file__).parent / "results" / "pictures.json"
 
 
 def nets() -> dict[str, Network]:
-    """The trained convnet and its untrained twin."""
-    found: dict[str, Any] = {"trained": load_net("convnet"), "untrained": load_net(new_net("convnet"))}
+    """The trained convnet, one trained from another seed on other pictures, and the untrained twin of the first."""
+    found: dict[str, Any] = {"trained": load_net("convnet"), "second seed": load_net("convnet-1")}
+    found["untrained"] = load_net(new_net("convnet"))
     return found
 
 
@@ -210,6 +202,46 @@ def dissection(quick: bool) -> dict[str, Any]:
     return found
 
 
+def dictionaries(quick: bool) -> dict[str, Any]:
+    """Latents of a dictionary at a convolution against the masks, next to the units it is learnt from.
+
+    For each concept the unit, or latent, with the greatest IoU on one half of the pictures has its IoU measured on the
+    other. Controls: an untrained net, a dictionary that was not trained, masks of other pictures, and as many random
+    directions as there are latents.
+    """
+    learnt = draw(scenes("train", 300 if quick else 4000)).images()
+    pictures, found = draw(scenes("test", 200 if quick else 1600)).images(), dict[str, Any]()
+    for name, net in nets().items():
+        for site in (conv_act[2], conv_act[4]):
+            d = net.tap(site).shape[0]
+            sae, bare = TopK(d, 4 * d, k=8), TopK(d, 4 * d, k=8)
+            tokens = 20_000 if quick else 600_000
+            report = train(sae, activations_of(net, learnt, site), tokens=tokens, progress=False)
+            drawn = torch.randn(d, 4 * d, generator=torch.Generator().manual_seed(0))
+            ways: dict[str, Any] = {"units": None, "latents": sae.encode, "latents, untrained": bare.encode,
+                                    "random directions": lambda x, drawn=drawn: x @ drawn}  # fmt: skip
+            seen = {way: dissect(net, pictures, site, encode=encode) for way, encode in ways.items()}
+            table = {way: _of_concepts(one) for way, one in seen.items()}
+            ahead = seen["latents"].best_iou - seen["units"].best_iou
+            found[f"{name} net, {site}"] = {
+                "explained variance": report.quality.explained_variance,
+                **table,
+                "latents less units, over concepts": asdict(bootstrap(lambda s: float(s[0].mean()), [ahead])),
+                "by concept, units and latents": {
+                    concept: [round(float(seen[way].best_iou[i]), 3) for way in ("units", "latents")]
+                    for i, concept in enumerate(seen["units"].concepts)
+                },
+            }
+            print(name, site, json.dumps(found[f"{name} net, {site}"]), flush=True)
+    return found
+
+
+def _of_concepts(one: Dissection) -> dict[str, Any]:
+    ious = {"best IoU, mean over concepts": one.best_iou, "with masks of other pictures": one.best_shuffled}
+    means = {name: asdict(bootstrap(lambda s: float(s[0].mean()), [iou])) for name, iou in ious.items()}
+    return {"detectors": asdict(share(one.detectors)), **means, "greatest IoU": float(one.best_iou.max())}
+
+
 def splicing(quick: bool) -> dict[str, Any]:
     """The rest of the net run from each site; and a region of another picture put in, there or as pixels."""
     net, n = nets()["trained"], 16 if quick else 64
@@ -337,173 +369,6 @@ def large_atlas(quick: bool) -> dict[str, Any]:
     return found
 
 
-BRIDGE = "Golden Gate Bridge"
-
-
-def clip(quick: bool) -> dict[str, Any]:
-    """Zero-shot, the sum of the parts, the last layers alone, patches against masks, one concept in both towers."""
-    towers: Any = load_net("clip")
-    classes = naming_vectors(towers.hf).detach()
-    shown = scenes("test", 200 if quick else 1000)
-    pictures = draw(shown).images()
-    parts = decompose_vectors(towers, pictures)
-    truth = torch.tensor([LANDMARKS.index(scene.landmark) for scene in shown])
-    own = torch.cat([towers.image.run(Images(x)).image_embeds.detach() for x in pictures.pixels.split(100)])
-
-    def right(vectors: torch.Tensor) -> torch.Tensor:
-        return (torch.nn.functional.normalize(vectors, dim=-1) @ classes.T).argmax(1) == truth
-
-    _, layers, heads, _ = parts.heads.shape
-    early = [(layer, head) for layer in range(layers - 2) for head in range(heads)]
-    late = [(layer, head) for layer in range(layers - 2, layers) for head in range(heads)]
-    no_mlps = parts.vectors - (parts.mlps - parts.mlps.mean(0)).sum(1)
-    found: dict[str, Any] = {
-        "largest difference of the sum of the parts": float((parts.vectors - own).abs().max()),
-        "zero-shot of 72": asdict(share(right(own))),
-        "heads of the first two layers mean-ablated": asdict(share(right(ablate_heads(parts, early)))),
-        "heads of the last two layers mean-ablated": asdict(share(right(ablate_heads(parts, late)))),
-        "feed-forward layers mean-ablated": asdict(share(right(no_mlps))),
-        "patches": _patches(towers, classes, shown, pictures),
-        "planted pair": _planted(towers, classes, 120 if quick else 400),
-        "one concept": _concept(towers, classes, quick),
-    }
-    print(found)
-    return found
-
-
-def _patches(towers: Any, classes: torch.Tensor, shown: Any, pictures: Images) -> dict[str, Any]:
-    """IoU with the mask of the patches that a text is read from, and of the best box at the middle; set on one half."""
-    n = min(len(shown), 300)
-    mask = towers.image.grids[conv_pre[0]].covered(pictures.masks["landmark"][:n]) >= 0.5
-    maps = []
-    for i, scene in enumerate(shown[:n]):
-        towards = classes[LANDMARKS.index(scene.landmark)] - classes.mean(0)
-        maps.append(map_patches(towers, pictures[i], towards).sum((1, 2))[0, 1:])
-    scores, half = torch.stack(maps), n // 2
-
-    def iou(on: torch.Tensor) -> torch.Tensor:
-        return (on & mask).sum(1) / (on | mask).sum(1).clamp_min(1)
-
-    tried = [scores >= scores.quantile(q, dim=1, keepdim=True) for q in (0.5, 0.6, 0.7, 0.8, 0.9)]
-    boxes = []
-    for top, side in ((a, b) for a in range(4) for b in range(4)):
-        box = torch.zeros(8, 8, dtype=torch.bool)
-        box[top : 8 - top // 2, side : 8 - side] = True
-        boxes.append(box.flatten().expand(n, -1))
-    best = {name: max(some, key=lambda on: float(iou(on)[:half].mean())) for name, some in (
-        ("patches of the text", tried), ("box at the middle", boxes))}  # fmt: skip
-    return {name: asdict(bootstrap(lambda s: float(s[0].mean()), [iou(on)[half:]])) for name, on in best.items()}
-
-
-def _planted(towers: Any, classes: torch.Tensor, n: int) -> dict[str, Any]:
-    """Heads that fog moves towards the bridge, found on one half of twins and taken out on the other."""
-    drawn, others = scenes("test", n, start=600_000), [name for name in LANDMARKS if name != BRIDGE]
-    groups: dict[tuple[str, str], Any] = {}
-    for who in ("bridge", "others"):
-        for weather in ("clear", "fog"):
-            names = [BRIDGE if who == "bridge" else others[i % len(others)] for i in range(n)]
-            part = [s.but(landmark=x, sign=None, weather=weather) for s, x in zip(drawn, names, strict=True)]
-            halves = [decompose_vectors(towers, draw(p).images()) for p in (part[: n // 2], part[n // 2 :])]
-            groups[who, weather] = (*halves, torch.tensor([LANDMARKS.index(s.landmark) for s in part[n // 2 :]]))
-    towards = classes[LANDMARKS.index(BRIDGE)] - classes.mean(0)
-    both = [head_effects(groups[who, "clear"][0], groups[who, "fog"][0], towards) for who in ("bridge", "others")]
-    effects = torch.stack(both).mean(0)
-    heads = effects.shape[1]
-    order = [(i // heads, i % heads) for i in effects.flatten().argsort(descending=True).tolist()]
-
-    def by_group(out: list[tuple[int, int]]) -> dict[str, Any]:
-        found = {}
-        for (who, weather), (_, rest, truth) in groups.items():
-            vectors = ablate_heads(rest, out, groups["others", "clear"][0])
-            said = (torch.nn.functional.normalize(vectors, dim=-1) @ classes.T).argmax(1)
-            found[f"{who}, {weather}"] = asdict(share(said == truth))
-        return found
-
-    rest = [by_group(Random(seed).sample(order[2:], 2)) for seed in range(10)]
-    worst = min(by_group([]).items(), key=lambda item: item[1]["value"])[0]
-    return {
-        "heads moved towards the bridge by fog": [[*head, round(float(effects[head]), 3)] for head in order[:4]],
-        "worst group": worst,
-        "as it is": by_group([]),
-        "two heads out": by_group(order[:2]),
-        "two others at random, worst group, ten draws": [one[worst]["value"] for one in rest],
-    }
-
-
-def _concept(towers: Any, classes: torch.Tensor, quick: bool) -> dict[str, Any]:
-    """The bridge as one latent of a dictionary over both towers, next to pixels, words and shuffled labels; steered."""
-    shown = [*scenes("train", 600 if quick else 2500)]
-    weathers = ("clear", "cloud", "fog", "rain")
-    extra = scenes("train", len(shown) // 10, start=50_000)
-    shown += [s.but(landmark=BRIDGE, sign=None, weather=weathers[i % 4]) for i, s in enumerate(extra)]
-    Random(1).shuffle(shown)
-    said, pictures = captions(shown, 3), draw(shown).images()
-    seen = torch.cat([towers.image.run(Images(x)).image_embeds.detach() for x in pictures.pixels.split(100)])
-    read = torch.cat(
-        [towers.text_vectors([c.text for c in said[i : i + 100]]).detach() for i in range(0, len(said), 100)]
-    )
-    is_shown = torch.tensor([s.landmark == BRIDGE for s in shown])
-    named = [s.landmark == BRIDGE and "landmark" in c.factors for s, c in zip(shown, said, strict=True)]
-    is_named, half = torch.tensor(named), len(shown) // 2
-    x, t = centre_rows(seen, seen[:half]), centre_rows(read, read[:half])
-
-    def direction(rows: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.normalize(rows[:half][y[:half]].mean(0) - rows[:half][~y[:half]].mean(0), dim=0)
-
-    plan: dict[str, Any] = {"tokens": 150_000, "batch_size": 512, "lr": 2e-3, "dead_after": 20_000, "progress": False}
-    sae, cross = TopK(128, 512, k=8), Crosscoder(128, 512, n_layers=2, coefficient=0.05)
-    train(sae, tensor_source(torch.cat([x[:half], t[:half]])), **plan)
-    train(cross, tensor_source(pair_rows(x[:half], t[:half])), **plan)
-    with torch.no_grad():
-        shared = find_shared_latent(sae.encode(x), is_shown, sae.encode(t), is_named)
-        both = find_shared_latent(
-            cross.encode(pair_rows(x, None)), is_shown, cross.encode(pair_rows(None, t)), is_named
-        )
-    flat, words = pictures.pixels.flatten(1), sorted({word for c in said for word in c.text.lower().split()})
-    number = {word: i for i, word in enumerate(words)}
-    bags = torch.zeros(len(said), len(words))
-    for i, caption in enumerate(said):
-        bags[i, [number[word] for word in caption.text.lower().split()]] = 1.0
-    in_pictures, in_text = direction(x, is_shown), direction(t, is_named)
-    asked = draw([s for s in scenes("test", 100 if quick else 300) if s.landmark != BRIDGE]).images()
-    plain, length = towers.image.run(asked).image_embeds.detach(), seen.norm(dim=1).mean()
-    drawn = torch.Generator().manual_seed(0)
-    control = [torch.randn(128, generator=drawn) for _ in range(5)]
-
-    def steered(vectors: list[torch.Tensor], dose: float) -> dict[str, Any]:
-        hits = []
-        for vector in vectors:
-            unit = torch.nn.functional.normalize(vector, dim=0)
-            with torch.no_grad(), intervene(towers.image, {embedding: add(dose * length * unit)}):
-                made = towers.image_vectors(asked)
-            hits.append((made @ classes.T).argmax(1) == LANDMARKS.index(BRIDGE))
-        return asdict(share(torch.cat(hits)))
-
-    return {
-        "pictures": len(shown) - half,
-        "cosine of the directions of pictures and captions": float(in_pictures @ in_text),
-        "F1 of pictures by the direction of captions": score_rows(x @ in_text, is_shown).f1,
-        "F1 of captions by the direction of pictures": score_rows(t @ in_pictures, is_named).f1,
-        "latent of the SAE": asdict(shared),
-        "latent of the crosscoder": asdict(both),
-        "pixels": asdict(score_rows(flat @ direction(flat, is_shown), is_shown)),
-        "words": asdict(score_rows(bags @ direction(bags, is_named), is_named)),
-        "pictures of others called the bridge, unsteered": float(
-            ((torch.nn.functional.normalize(plain, dim=-1) @ classes.T).argmax(1) == LANDMARKS.index(BRIDGE))
-            .float()
-            .mean()
-        ),
-        "by dose": {
-            str(dose): {
-                "latent": steered([sae.W_dec[shared.latent].detach()], dose),
-                "direction of captions": steered([in_text], dose),
-                "five random directions": steered(control, dose),
-            }
-            for dose in (0.5, 1.0, 1.5)
-        },
-    }
-
-
 def causes(quick: bool) -> dict[str, Any]:
     """Why an offset leads nowhere in one net and home in another, and what bounds the share of detectors."""
     day = [Scene(name, seed=7, time="day") for name in LANDMARKS]
@@ -566,10 +431,12 @@ PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "capitals": capitals,
     "visualisation": visualisation,
     "dissection": dissection,
+    "dictionaries": dictionaries,
     "splicing": splicing,
     "atlas": atlas,
     "large atlas": large_atlas,
     "clip": clip,
+    "signs": signs,
     "causes": causes,
 }
 
@@ -578,13 +445,14 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer pictures, nothing written")
-    parser.add_argument("--part", choices=PARTS, help="measure this one, and keep the others' figures")
+    parser.add_argument("--part", choices=PARTS, nargs="+", help="measure these, and keep the others' figures")
     asked = parser.parse_args()
-    found = {name: part(asked.quick) for name, part in PARTS.items() if asked.part in (None, name)}
-    kept = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if RESULTS.is_file() else {}
-    found = {name: both[name] for name in PARTS if name in (both := kept | found)}
-    if not asked.quick:
-        print(write("pictures", "python benchmarks/pictures.py", found))
+    for name in asked.part or PARTS:
+        found = {name: PARTS[name](asked.quick)}
+        kept = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if RESULTS.is_file() else {}
+        both = {one: figures for one in PARTS if (figures := (kept | found).get(one)) is not None}
+        if not asked.quick:  # after each part, so that a run that is stopped keeps what it has
+            print(write("pictures", "python benchmarks/pictures.py", both))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python docs/write_defaults.py
 """
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -42,8 +43,24 @@ def modules(package: str) -> Iterator[ModuleType]:
 
 
 def is_setting(value: object) -> bool:
-    """A number, a switch, or a tuple that has one."""
-    return isinstance(value, bool | int | float) or (isinstance(value, tuple) and any(map(is_setting, value)))
+    """A number, a switch, a tuple that has one, or an object with a number."""
+    if isinstance(value, tuple):
+        return any(map(is_setting, value))
+    inside = (one for one in _fields(value).values() if not isinstance(one, bool))
+    return isinstance(value, bool | int | float) or any(map(is_setting, inside))
+
+
+def text_of(value: object) -> str:
+    """A setting in a line; of an object those fields that are settings."""
+    found = _fields(value)
+    inside = ", ".join(f"{name}={text_of(one)}" for name, one in found.items() if is_setting(one))
+    return f"{type(value).__name__}({inside})" if found else repr(value)
+
+
+def _fields(value: object) -> dict[str, object]:
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return {}
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def defaults_of(thing: Any) -> dict[str, str]:
@@ -52,7 +69,7 @@ def defaults_of(thing: Any) -> dict[str, str]:
         parameters = inspect.signature(thing).parameters.values()
     except (TypeError, ValueError):
         return {}
-    return {one.name: repr(one.default) for one in parameters if is_setting(one.default)}
+    return {one.name: text_of(one.default) for one in parameters if is_setting(one.default)}
 
 
 def callables(module: ModuleType) -> Iterator[tuple[str, Any]]:
@@ -73,7 +90,7 @@ def rows(package: str) -> Iterator[str]:
     """A row for each file and function that has any."""
     for module in modules(package):
         file = f"{module.__name__.replace('.', '/')}.py"
-        constants = {name: repr(value) for name, value in vars(module).items() if name.lstrip("_").isupper()}
+        constants = {name: text_of(value) for name, value in vars(module).items() if name.lstrip("_").isupper()}
         constants = {name: text for name, text in constants.items() if is_setting(getattr(module, name))}
         own = {name: text for name, text in constants.items() if _is_set_in(module, name)}
         if own:

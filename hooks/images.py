@@ -78,10 +78,10 @@ class Images:
             raise InvalidArgument(
                 f"pixels are numbers from 0 to 1 of [batch channel height width], got {self.pixels.dtype} {shape}"
             )
-        inside = self.pixels.detach()
-        if not bool(((inside >= 0) & (inside <= 1)).all()):  # a NaN is neither
+        low, high = (float(end) for end in torch.aminmax(self.pixels.detach()))
+        if not 0 <= low <= high <= 1:  # NaN among them makes both ends NaN
             raise InvalidArgument(
-                f"pixels are numbers from 0 to 1, got {float(inside.min()):g} to {float(inside.max()):g}: divide by "
+                f"pixels are numbers from 0 to 1, got {low:g} to {high:g}: divide by "
                 "255, or pass a tensor that is normalised already as it is"
             )
         for name, mask in self.masks.items():
@@ -125,6 +125,8 @@ class Images:
             pictures.to(torch.device("cpu"))
             ```
         """
+        if all(one.device == device for one in (self.pixels, *self.masks.values())):
+            return self
         masks = {name: mask.to(device) for name, mask in self.masks.items()}
         return replace(self, pixels=self.pixels.to(device), masks=masks)
 

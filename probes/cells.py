@@ -1,4 +1,4 @@
-"""Cells of a sweep: the activations of every text at one site and one token, for each site and position."""
+"""Cells of a sweep: what every text or picture has at one site and one token or place, for each site and position."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Activations, Model, Position, Site, capture
+from hooks import Activations, Images, Position, Site, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.network import AnyModel
 from hooks.summary import summarise
 
 Cell: TypeAlias = tuple[Site, Position]
@@ -34,14 +35,14 @@ class Cells:
 
 
 def gather(
-    model: Model,
-    texts: str | Sequence[str],
+    model: AnyModel,
+    texts: str | Sequence[str] | Images,
     sites: Iterable[Site],
     positions: Iterable[Position],
     *,
     batch_size: Count = 32,
 ) -> Cells:
-    """The activations of texts at each site and position; a position must select one token of each text.
+    """The activations of texts or pictures at each site and position, which must select one token or place of each.
 
     Raises:
         InvalidArgument: an unknown site, a position that selects no or several tokens of a text, NaN.
@@ -56,7 +57,7 @@ def gather(
     """
     wanted = tuple(dict.fromkeys(model.tap(site).site for site in sites))
     places = tuple(dict.fromkeys(positions))
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, Images) else list(texts)
     batches = [texts[start : start + batch_size] for start in range(0, max(1, len(texts)), batch_size)]
     parts = [rows_of(capture(model, some, wanted, batch_size=batch_size), wanted, places) for some in batches]
     return Cells({cell: torch.cat([part[cell] for part in parts]) for cell in parts[0]}, model.fingerprint)
@@ -78,13 +79,24 @@ def rows_of(
     """
     found: dict[Cell, Float[Tensor, "example _"]] = {}
     for position in positions:
-        count = position.mask(acts.tokens).sum(1)
-        for row in (count != 1).nonzero().flatten().tolist():
-            text = "" if acts.tokens.texts is None else f" ({acts.tokens.texts[row][:60]!r})"
-            raise InvalidArgument(
-                f"{position} selects {int(count[row])} tokens of text {row} of its batch{text}; "
-                "a cell needs one per text: use last, index(i), or substring(text, occurrence) of one token"
-            )
         for site in sites:
+            _check_one(acts, site, position)
             found[site, position] = acts.flat(site, position).flatten(1)
     return found
+
+
+def _check_one(acts: Activations, site: Site, position: Position) -> None:
+    """Raise where a position selects no token of a text, or several; of pictures sites differ in their places."""
+    tokens = acts.tokens.places(acts[site].shape[1], site)
+    count = position.mask(tokens).sum(1)
+    for row in (count != 1).nonzero().flatten().tolist():
+        if tokens.are_places:
+            raise InvalidArgument(
+                f"{position} selects {int(count[row])} places of {site} in picture {row} of its batch; a cell needs "
+                "one per picture: use patch(row, column), cls, or a site of one place such as embedding"
+            )
+        text = "" if tokens.texts is None else f" ({tokens.texts[row][:60]!r})"
+        raise InvalidArgument(
+            f"{position} selects {int(count[row])} tokens of text {row} of its batch{text}; "
+            "a cell needs one per text: use last, index(i), or substring(text, occurrence) of one token"
+        )

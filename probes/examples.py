@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from hooks import Model
+from hooks import Images, Model
+from hooks.disk import checksum
 from hooks.errors import InvalidArgument, InvalidType
+from hooks.network import AnyModel
 from hooks.rows import cut_texts, note_cut
 from hooks.summary import summarise
 
@@ -17,7 +19,7 @@ from hooks.summary import summarise
 @final
 @dataclass(frozen=True)
 class Examples:
-    """Texts, whether each has the label, and the group of each: its entity, its template, its document.
+    """Texts or pictures, whether each has the label, and the group of each: its entity, its template, its document.
 
     What a probe learns from one group is tested on others. `entities` may name, for each text, whatever else it is
     about, one name or several; an entity in two groups would leak from one into the other, so it is refused. All run
@@ -32,7 +34,7 @@ class Examples:
         1
     """
 
-    texts: Sequence[str]
+    texts: Sequence[str] | Images
     labels: Sequence[bool] | Any  # or an array, a series
     groups: Sequence[Hashable] | Any
     entities: Sequence[str | Collection[str]] = ()
@@ -41,16 +43,15 @@ class Examples:
 
     def __post_init__(self) -> None:
         for name in ("texts", "labels", "groups", "entities"):
-            object.__setattr__(self, name, tuple(_items(getattr(self, name))))
+            if not isinstance(given := getattr(self, name), Images):
+                object.__setattr__(self, name, tuple(_items(given)))
         named = tuple((names,) if isinstance(names, str) else names for names in self.entities)
         object.__setattr__(self, "entities", named)
         for name in ("labels", "groups", "entities"):
-            given = len(getattr(self, name))
-            if given != len(self.texts) and (name != "entities" or given):
+            n = len(getattr(self, name))
+            if n != len(self.texts) and (name != "entities" or n):
                 missing = " (groups say which texts share an entity or a template)" if name == "groups" else ""
-                raise InvalidArgument(
-                    f"there are {len(self.texts)} texts and {given} {name}; give one per text{missing}"
-                )
+                raise InvalidArgument(f"there are {len(self.texts)} texts and {n} {name}; give one per text{missing}")
         odd = next((label for label in self.labels if not (isinstance(label, int) and label in (0, 1))), None)
         if odd is not None:
             raise InvalidType(f"labels of two classes are bool, got {odd!r}: give True and False, or 1 and 0")
@@ -61,8 +62,10 @@ class Examples:
             )
         for row, group in enumerate(self.groups):
             if group is None or group == "" or group != group:  # NaN, as tables have it
-                raise InvalidArgument(f"text {row} ({self.texts[row]!r}) has no group: name its entity or template")
-        self._no_leak("text", [(text,) for text in self.texts])
+                raise InvalidArgument(
+                    f"text {row} ({name_items(self.texts)[row]!r}) has no group: name its entity or template"
+                )
+        self._no_leak("text", [(text,) for text in name_items(self.texts)])
         self._no_leak("entity", self.entities)
 
     @property
@@ -92,8 +95,8 @@ class Examples:
                     )
 
 
-def cut_examples(model: Model, examples: Examples) -> Examples:
-    """The examples with each text that is longer than the model's context in pieces that fit.
+def cut_examples(model: AnyModel, examples: Examples) -> Examples:
+    """The examples with each text that is longer than the model's context in pieces that fit; pictures as they are.
 
     Each piece has the label, the group and the entities of its text. A warning says how many were cut.
 
@@ -108,6 +111,8 @@ def cut_examples(model: Model, examples: Examples) -> Examples:
         sweep(model, cut_examples(model, examples), [resid_post[4]])
         ```
     """
+    if isinstance(examples.texts, Images) or not isinstance(model, Model):
+        return examples
     pieces = cut_texts(model, examples.texts)
     long = [len(each) for each in pieces if len(each) > 1]
     if not long:
@@ -117,6 +122,18 @@ def cut_examples(model: Model, examples: Examples) -> Examples:
     given: tuple[Any, ...] = (examples.labels, examples.groups, examples.entities)
     labels, groups, entities = ([column[i] for i in text] if column else () for column in given)
     return Examples([piece for each in pieces for piece in each], labels, groups, entities)
+
+
+def name_items(texts: Sequence[str] | Images) -> Sequence[str]:
+    """What tells examples apart: texts by themselves, pictures by their pixels.
+
+    Examples:
+        >>> name_items(["fog"])
+        ['fog']
+    """
+    if not isinstance(texts, Images):
+        return texts
+    return [f"picture {checksum(one)[:12]}" for one in texts.pixels]
 
 
 def _items(given: Any) -> Any:

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooks import Model, Position, Site
+from hooks import Images, Model, Position, Site
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.network import AnyModel
 from hooks.position import last
 from hooks.site import embed
 from hooks.statistics import (
@@ -23,7 +24,7 @@ from hooks.statistics import (
 )
 from probes.cells import Cell, Cells, gather
 from probes.cross_validation import best_of_shuffled, cross_validate, scores
-from probes.examples import Examples, cut_examples
+from probes.examples import Examples, cut_examples, name_items
 from probes.folds import draw_exchanges, grouped_folds, row_folds
 from probes.grid import Controls, ProbeGrid, best_cell
 from probes.linear import Linear
@@ -33,7 +34,7 @@ from probes.untrained_model import make_untrained_model
 
 
 def sweep(
-    model: Model,
+    model: AnyModel,
     examples: Examples,
     sites: Iterable[Site],
     positions: Iterable[Position] = (last,),
@@ -46,9 +47,10 @@ def sweep(
 ) -> ProbeGrid:
     """Fit a probe at every site and position, and measure it on groups it has not seen, with every control.
 
-    The probe is `Logistic()` unless given. Texts longer than the context are cut, as `cut_examples` does. The cell is
-    chosen on inner folds only, and the choice is measured on the fold it has not seen. `elsewhere` names other data
-    sets for the final probe, without a text or entity of this one.
+    The probe is `Logistic()` unless given. Texts longer than the context are cut, as `cut_examples` does. Of pictures
+    the control "embedding" is their pixels, averaged over squares to at most 16 by 16. The cell is chosen on inner
+    folds only, and the choice is measured on the fold it has not seen. `elsewhere` names other data sets for the final
+    probe, without a text or entity of this one.
 
     Cost:
         Two forward passes per text, one of them of an untrained model, and one per text elsewhere; k (k + 1) / 2 fits
@@ -72,7 +74,7 @@ def sweep(
     places = {"sites": sites, "positions": positions}
     cells = gather(model, examples.texts, **places)
     controls = {
-        "embedding": gather(model, examples.texts, [embed], positions),
+        "embedding": _embeddings(model, examples, positions),
         "untrained": gather(make_untrained_model(model, seed), examples.texts, **places),
     }
     grid = measure(cells, examples, probe, controls, folds=folds, permutations=permutations, seed=seed)
@@ -141,6 +143,18 @@ def measure(
     )
 
 
+def _embeddings(model: AnyModel, examples: Examples, positions: tuple[Position, ...]) -> Cells:
+    """What can be read before the first block: a token's embedding, or a picture's colours."""
+    if isinstance(model, Model):
+        return gather(model, examples.texts, [embed], positions)
+    if not isinstance(examples.texts, Images):
+        raise InvalidArgument(f"{model.name} reads no texts: give Examples(Images(pixels), labels, groups)")
+    pixels = examples.texts.pixels
+    side = min(16, pixels.shape[2]), min(16, pixels.shape[3])
+    rows = torch.nn.functional.adaptive_avg_pool2d(pixels, side).flatten(1)
+    return Cells({(Site.module("", "input"), position): rows for position in positions}, model.fingerprint)
+
+
 def _final(probe: Probe, cells: Cells, cell: Cell, y: Bool[Tensor, "example"]) -> Probe:
     """The probe of all texts at one cell, which knows its site."""
     fitted = deepcopy(probe).fit(cells.rows[cell], y.to(cells.rows[cell].device))
@@ -169,7 +183,7 @@ def _control_task(
 
 def _check_apart(name: str, other: Examples, learnt: Examples) -> None:
     for kind, here, there in (
-        ("text", {*learnt.texts}, other.texts),
+        ("text", {*name_items(learnt.texts)}, name_items(other.texts)),
         ("entity", {*chain(*learnt.entities)}, chain(*other.entities)),
     ):
         shared = next((one for one in there if one in here), None)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from hooks.encoding import strip_padding
 from hooks.errors import InvalidArgument, InvalidType, MissingFile, nearest
-from hooks.huggingface import Tokenizer
+from hooks.network import AnyModel, Network
 from hooks.store.packing import Documents
+from hooks.store.places import read_items
 from hooks.store.processes import Process
 
 if TYPE_CHECKING:
@@ -146,21 +147,23 @@ def length(data: Data) -> int | None:
     return len(data) if hasattr(data, "__len__") else None
 
 
-def sample(data: Data, n: int, tokenizer: Tokenizer) -> Documents:
+def sample(data: Data, n: int, model: AnyModel) -> Documents:
     """Return some documents: evenly spaced where the data set has a length, otherwise its first.
 
     Examples:
         ```python
-        sample(as_dataset(["The Golden Gate Bridge", "Fog"]), 1, model.tokenizer)
+        sample(as_dataset(["The Golden Gate Bridge", "Fog"]), 1, model)
         ```
     """
     if (size := length(data)) is not None:
+        if isinstance(model, Network):
+            return _documents(data[:: -(-size // n)], model)
         places = sorted({i * size // n for i in range(n)} if size > n else range(size))
-        return _documents(data[places], tokenizer)
-    return next((_documents(rows, tokenizer) for rows in data.iter(batch_size=n)), [])
+        return _documents(data[places], model)
+    return next((_documents(rows, model) for rows in data.iter(batch_size=n)), [])
 
 
-def blocks(data: Data, size: int, here: Process, tokenizer: Tokenizer) -> Iterator[Block]:
+def blocks(data: Data, size: int, here: Process, model: AnyModel) -> Iterator[Block]:
     """Yield this process's blocks of `size` documents.
 
     Blocks are cut within each source shard of a stream, so that their content does not depend on the number of
@@ -169,20 +172,20 @@ def blocks(data: Data, size: int, here: Process, tokenizer: Tokenizer) -> Iterat
 
     Examples:
         ```python
-        [block.name for block in blocks(as_dataset(texts), 256, Process(0, 1), model.tokenizer)]
+        [block.name for block in blocks(as_dataset(texts), 256, Process(0, 1), model)]
         ```
     """
     if (documents := length(data)) is not None:
         for number in _part(-(-documents // size), here):
             rows = slice(number * size, (number + 1) * size)
-            yield Block(_name(0, number), lambda rows=rows: _documents(data[rows], tokenizer), number)
+            yield Block(_name(0, number), lambda rows=rows: _documents(data[rows], model), number)
         return
     shared = data.num_shards < here.world
     for source in range(data.num_shards) if shared else _part(data.num_shards, here):
         stream = data if data.num_shards == 1 else data.shard(data.num_shards, source)
         for number, rows in enumerate(stream.iter(batch_size=size)):
             if not shared or (source + number) % here.world == here.rank:
-                yield Block(_name(source, number), lambda rows=rows: _documents(rows, tokenizer), number)
+                yield Block(_name(source, number), lambda rows=rows: _documents(rows, model), number)
 
 
 def _part(n: int, here: Process) -> Iterator[int]:
@@ -194,11 +197,13 @@ def _part(n: int, here: Process) -> Iterator[int]:
     yield from split_dataset_by_node(numbers, here.rank, here.world)["number"]
 
 
-def _documents(columns: dict[str, Any], tokenizer: Tokenizer) -> Documents:
+def _documents(columns: Any, model: AnyModel) -> Documents:
+    if isinstance(model, Network):
+        return read_items(model, columns)
     if "text" in columns:
         return ["" if text is None else text for text in columns["text"]]
     ids, masks = ([row or [] for row in rows] for rows in (columns["input_ids"], columns.get("attention_mask", ())))
-    return strip_padding(tokenizer, ids, masks or None)
+    return strip_padding(model.tokenizer, ids, masks or None)
 
 
 def _name(source: int, number: int) -> str:

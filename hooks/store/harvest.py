@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from hooks.capture import Sites
 from hooks.errors import WrongModel, WrongState
 from hooks.fingerprint import fingerprint
-from hooks.model import Model
+from hooks.network import AnyModel
 from hooks.position import Position, everywhere
 from hooks.site import Site
 from hooks.store.documents import Block, Data, blocks
@@ -34,7 +34,7 @@ from hooks.store.manifest import (
     settle,
     size,
 )
-from hooks.store.packing import Documents, Packing, Placed, packed
+from hooks.store.packing import Documents, Packing, Placed
 from hooks.store.plan import Plan, Probe, check_fits, estimate, probe
 from hooks.store.processes import Process, processes
 from hooks.store.shard import Sealer, ShardWriter, documents_checksum, token_checksums
@@ -45,12 +45,12 @@ Same: TypeAlias = dict[Site, Site]
 
 
 def plan(
-    model: Model,
+    model: AnyModel,
     data: Data,
     sites: Sites,
     url: str | Path,
     *,
-    packing: Packing = packed(),  # noqa: B008
+    packing: Packing | None = None,
     at: Position = everywhere,
     dtype: torch.dtype = torch.float16,
     batch_size: int = 32,
@@ -85,12 +85,12 @@ def plan(
 
 
 def harvest(
-    model: Model,
+    model: AnyModel,
     data: Data,
     sites: Sites,
     url: str | Path,
     *,
-    packing: Packing = packed(),  # noqa: B008
+    packing: Packing | None = None,
     at: Position = everywhere,
     dtype: torch.dtype = torch.float16,
     batch_size: int = 32,
@@ -99,7 +99,7 @@ def harvest(
     tell: Callable[[str], None] | None = None,
     progress: bool = False,
 ) -> ActivationStore:
-    """Write the activations of a data set at some sites to disk, one row for each token.
+    """Write the activations of a data set at some sites to disk, one row for each token, or place of a picture.
 
     Killed at any moment, it goes on where it was when run again: a shard of documents is there whole or not at all.
     Under `torchrun` each process does its share of the shards, and the store is the same for any number of them.
@@ -107,12 +107,15 @@ def harvest(
 
     Args:
         model: a loaded model.
-        data: texts, a `datasets.Dataset` or an `IterableDataset` with a column "input_ids" (preferred) or "text".
-        sites: one or more sites; a tensor that two of them share is stored once.
+        data: texts, a `datasets.Dataset` or an `IterableDataset` with a column "input_ids" (preferred) or "text"; of a
+            model of pictures `Images`, files, arrays, or a data set with a column of pictures; of any other module that
+            reads no text a tensor. A picture is a document, and its places are its tokens, whose ids are their numbers.
+        sites: one or more sites; a tensor that two of them share is stored once. Of pictures all have one grid.
         url: a folder, or an fsspec URL such as `s3://bucket/store`.
-        packing: how documents fill the rows the model reads: `packed(128)`, or `separate()`.
-        at: which tokens become rows: padding never, special tokens where it asks for them. Where rows hold several
-            documents only positions that select by the token itself have a meaning, such as `everywhere`.
+        packing: how documents fill the rows the model reads: `packed(128)`, or `separate()`; `packed()` unless given.
+        at: which tokens become rows: padding never, special tokens, such as a ViT's class token, where it asks for
+            them. Where rows hold several documents only positions that select by the token itself have a meaning, such
+            as `everywhere`.
         dtype: float32, float16 or bfloat16.
         batch_size: rows of tokens per forward pass.
         documents_per_shard: what is lost at most when it is killed.
@@ -172,7 +175,7 @@ def _is_whole(task: Job, settings: Settings, here: Process) -> bool:
         return False
     check_settings(task.folder, Manifest.read(task.folder).settings, settings)
     seen = missing = 0
-    for block in blocks(task.data, task.documents_per_shard, here, task.model.tokenizer):
+    for block in blocks(task.data, task.documents_per_shard, here, task.model):
         seen += 1
         missing += block.name not in done
         if block.name in done:
@@ -233,7 +236,7 @@ def _write_part(
     """Write this process's missing shards; return how many it has. The finished ones are compared with the data."""
     seen, begun = 0, _versions(task.model)
     with Sealer() as sealer:
-        for block in blocks(task.data, task.documents_per_shard, here, task.model.tokenizer):
+        for block in blocks(task.data, task.documents_per_shard, here, task.model):
             seen += 1
             if block.name in done:
                 _check_same(task, block, done[block.name])
@@ -245,7 +248,7 @@ def _write_part(
     return seen
 
 
-def _versions(model: Model) -> list[tuple[int, int]]:
+def _versions(model: AnyModel) -> list[tuple[int, int]]:
     """What changes when torch changes a weight, all but writes through `.data`, which the check at the end sees."""
     return [(parameter.data_ptr(), parameter._version) for parameter in model.hf.parameters()]
 

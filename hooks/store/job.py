@@ -12,13 +12,16 @@ from hooks.activations import Activations
 from hooks.capture import Sites, stream
 from hooks.errors import InvalidArgument, WrongState
 from hooks.fingerprint import fingerprint
-from hooks.model import Model, resolve_sites
+from hooks.images import Images
+from hooks.model import resolve_sites
+from hooks.network import AnyModel, Network
 from hooks.position import Position
 from hooks.site import PATTERNS, Site
-from hooks.store.documents import Data, as_dataset
+from hooks.store.documents import Data, as_dataset, sample
 from hooks.store.folder import Folder
 from hooks.store.manifest import DTYPES, Settings
-from hooks.store.packing import Documents, Packing, Placed
+from hooks.store.packing import Documents, Packing, Placed, packed
+from hooks.store.places import as_items, places
 
 
 @final
@@ -26,7 +29,7 @@ from hooks.store.packing import Documents, Packing, Placed
 class Job:
     """A harvest about to run, its data a `datasets` object and every name checked."""
 
-    model: Model
+    model: AnyModel
     data: Data
     sites: tuple[Site, ...]
     folder: Folder
@@ -101,6 +104,11 @@ class Job:
             ```
         """
         mask, rows = self.at.mask(acts.tokens), acts[site].to(self.dtype).flatten(0, 1)
+        if len(rows) != mask.numel():
+            raise InvalidArgument(
+                f"{site} has {len(rows) // len(mask)} places in some pictures and {mask.shape[1]} in the first: give "
+                "all one size, or the model a processor that does"
+            )
         if not bool(mask.all()):  # rows are selected after they were made smaller
             rows = rows.index_select(0, mask.flatten().nonzero()[:, 0])
         if rows.numel() and not bool(torch.stack(torch.aminmax(rows)).isfinite().all()):
@@ -111,7 +119,9 @@ class Job:
         row = int((~rows.isfinite()).flatten(1).any(1).nonzero()[0])
         text, pos = self.at.mask(acts.tokens).nonzero()[row].tolist()
         token = int(acts.tokens.ids[text, pos])
-        shown = f"id {token}" if self.model.tokenizer is None else repr(self.model.tokenizer.decode([token]))
+        tokenizer = self.model.tokenizer
+        named = f"place {pos} of a picture" if acts.tokens.are_places else f"id {token}"
+        shown = named if tokenizer is None else repr(tokenizer.decode([token]))
         if bool(given[row].isfinite().all()):
             return (
                 f"{site} is as large as {float(given[row].abs().max()):g} at {shown}, and {self.dtype} ends at "
@@ -121,12 +131,12 @@ class Job:
 
 
 def job(
-    model: Model,
+    model: AnyModel,
     data: Data,
     sites: Sites,
     folder: Folder,
     *,
-    packing: Packing,
+    packing: Packing | None,
     at: Position,
     dtype: torch.dtype,
     batch_size: int,
@@ -136,8 +146,9 @@ def job(
 
     Raises:
         InvalidType: data that are neither texts nor a data set.
-        InvalidArgument: an unknown site, one whose rows have no fixed width, a dtype that is not stored, a position
-            counts from the beginning of a text where rows hold several.
+        InvalidArgument: an unknown site, one whose rows have no fixed width, sites of pictures with several grids, a
+            packing of what is no text, a dtype that is not stored, a position that counts from the beginning of a text
+            where rows hold several.
         WrongState: a block of interventions is open.
 
     Examples:
@@ -159,15 +170,28 @@ def job(
             f"a block of interventions is open at {', '.join(map(str, model.running.active))}, and a store says it "
             "holds the activations of the unchanged model: harvest outside the block"
         )
+    for name, number in (("batch_size", batch_size), ("documents_per_shard", documents_per_shard)):
+        if number < 1:
+            raise InvalidArgument(f"{name} must be at least 1, got {number}")
+    data, packing = _laid_out(model, data, wanted, packing)
     if packing.joins and not at.by_token:
         raise InvalidArgument(
             f"{at} selects by place in a text, and {packing} reads several texts as one row: use separate(), or "
             "at=everywhere"
         )
-    for name, number in (("batch_size", batch_size), ("documents_per_shard", documents_per_shard)):
-        if number < 1:
-            raise InvalidArgument(f"{name} must be at least 1, got {number}")
-    return Job(model, as_dataset(data), wanted, folder, packing, at, dtype, batch_size, documents_per_shard)
+    return Job(model, data, wanted, folder, packing, at, dtype, batch_size, documents_per_shard)
+
+
+def _laid_out(model: AnyModel, data: Data, sites: Sequence[Site], packing: Packing | None) -> tuple[Data, Packing]:
+    """The data as what can be cut into blocks, and how these are laid out."""
+    if not isinstance(model, Network):
+        return as_dataset(data), packed() if packing is None else packing
+    if packing is not None:
+        raise InvalidArgument(f"{packing} lays out texts, and {model.name} reads none: leave `packing` out")
+    items = as_items(data)
+    some = sample(items, 1, model)
+    assert isinstance(some, Images | Tensor)
+    return items, places(model, sites, some)
 
 
 def duplicates(acts: Activations, sites: Sequence[Site]) -> dict[Site, Site]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import torch
 from jaxtyping import Int
@@ -14,11 +14,14 @@ from hooks.errors import InvalidArgument
 from hooks.forward import check_length
 from hooks.forward import context as context_of
 from hooks.huggingface import Tokenizer
+from hooks.images import Images
 from hooks.model import Model
 from hooks.tokens import Tokens
 
-Documents: TypeAlias = Sequence[str] | Sequence[Sequence[int]]
+Texts: TypeAlias = Sequence[str] | Sequence[Sequence[int]]
 """Texts, or the token ids of texts."""
+Documents: TypeAlias = Texts | Images | Tensor
+"""Texts; pictures; or of a model that reads neither what it is given, item by item."""
 LONGEST = 1024
 
 
@@ -39,7 +42,7 @@ class Placed:
 @final
 @dataclass(frozen=True)
 class Packing:
-    """A rule that lays documents out in rows; made by `separate` and `packed`.
+    """A rule that lays documents out in rows; made by `separate` and `packed`, of pictures by `places`.
 
     Attributes:
         name: how it prints; two packings of one name are equal.
@@ -53,7 +56,7 @@ class Packing:
     """
 
     name: str
-    place: Callable[[Model, Documents], Placed | None] = field(compare=False, repr=False)
+    place: Callable[[Any, Any], Placed | None] = field(compare=False, repr=False)
     joins: bool = False
 
     def __repr__(self) -> str:
@@ -71,7 +74,7 @@ def separate(context: Count | None = None) -> Packing:
         separate(128)
     """
 
-    def place(model: Model, documents: Documents) -> Placed | None:
+    def place(model: Model, documents: Texts) -> Placed | None:
         length = _context(model, context)
         texts = tuple(one for one in documents if isinstance(one, str))
         rows, offsets = _encode(model, texts, length) if texts else ([row[:length] for row in _ids(documents)], None)
@@ -105,7 +108,7 @@ def packed(context: Count | None = None) -> Packing:
         packed(128)
     """
 
-    def place(model: Model, documents: Documents) -> Placed | None:
+    def place(model: Model, documents: Texts) -> Placed | None:
         length = _context(model, context)
         begin, between = _separators(model, length)
         bare = _bare(model, documents, begin)
@@ -163,7 +166,7 @@ def _encode(
     return encoded["input_ids"], encoded["offset_mapping"] if fast else None
 
 
-def _bare(model: Model, documents: Documents, begin: list[int]) -> list[list[int]]:
+def _bare(model: Model, documents: Texts, begin: list[int]) -> list[list[int]]:
     """The ids of documents without the special tokens before them."""
     texts = [one for one in documents if isinstance(one, str)]
     if texts:
@@ -172,7 +175,7 @@ def _bare(model: Model, documents: Documents, begin: list[int]) -> list[list[int
     return [row[len(begin) :] if begin and row[: len(begin)] == begin else row for row in _ids(documents)]
 
 
-def _ids(documents: Documents) -> list[list[int]]:
+def _ids(documents: Texts) -> list[list[int]]:
     return [[int(id) for id in row] for row in documents]
 
 

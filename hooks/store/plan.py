@@ -140,8 +140,8 @@ def probe(job: Job) -> Probe:
         probe(job).tokens_per_second
         ```
     """
-    some = sample(job.data, SAMPLED, job.model.tokenizer)
-    if not some:
+    some = sample(job.data, SAMPLED, job.model)
+    if not len(some):
         raise InvalidArgument("got no documents: the dataset is empty")
     placed = job.place(some)
     if placed is None:

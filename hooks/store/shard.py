@@ -12,6 +12,7 @@ from torch import Tensor
 from xxhash import xxh3_64
 
 from hooks.disk import checksum
+from hooks.images import Images
 from hooks.store.folder import Folder
 from hooks.store.manifest import CHUNK, DOCUMENT, TOKEN, Shard, record
 from hooks.store.packing import Documents
@@ -188,10 +189,15 @@ def token_checksums(ids: Shaped[Tensor, "n"], offsets: Shaped[Tensor, "_"]) -> d
 
 
 def documents_checksum(documents: Documents) -> str:
-    """Return the checksum of documents as they are read: their texts or token ids, in order.
+    """Return the checksum of documents as they are read, in order: their texts or token ids, or pixels and masks.
 
     Examples:
         >>> documents_checksum(["Fog", "Sea"]) == documents_checksum(["Sea", "Fog"])
         False
     """
+    if isinstance(documents, Images):
+        masks = [part for named in sorted(documents.masks.items()) for part in named]
+        return checksum(documents.pixels, *masks)
+    if isinstance(documents, Tensor):
+        return checksum(documents)
     return checksum(*(one if isinstance(one, str) else np.asarray(one, np.int64).tobytes() for one in documents))

@@ -7,21 +7,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks import Model
+from hooks import Model, Network
 from hooks.encoding import pad
 from hooks.errors import InvalidArgument
 from hooks.model import Text
+from hooks.network import AnyModel
 from hooks.pieces import piece
+from hooks.site import logits
 
 Metric: TypeAlias = Callable[[Float[Tensor, "example vocab"]], Float[Tensor, "example"]]
 Word: TypeAlias = str | int
 
 
-def logit_difference(model: Model, right: Word | Sequence[Word], wrong: Word | Sequence[Word]) -> Metric:
+def logit_difference(model: AnyModel, right: Word | Sequence[Word], wrong: Word | Sequence[Word]) -> Metric:
     """The logit of the right token less that of the wrong one, per text: m = logit[right] - logit[wrong].
 
     Args:
-        model: the model, whose tokenizer reads words.
+        model: the model, whose tokenizer reads words; of a net of pictures answers are the numbers of its classes.
         right: the answer of the clean run, a word of one token or a token id; one for all texts or one each.
         wrong: the answer of the corrupt run, likewise.
 
@@ -41,7 +43,7 @@ def logit_difference(model: Model, right: Word | Sequence[Word], wrong: Word | S
     return metric
 
 
-def token_ids(model: Model, words: Word | Sequence[Word]) -> Int[Tensor, "n"]:
+def token_ids(model: AnyModel, words: Word | Sequence[Word]) -> Int[Tensor, "n"]:
     """The ids of words that are one token each, special tokens aside; an id stays what it is.
 
     Raises:
@@ -107,12 +109,17 @@ def word_log_probability(model: Model, text: Text, word: str | Sequence[int]) ->
     return torch.stack(each).sum(0)
 
 
-def word_ids(model: Model, word: Word) -> list[int]:
+def word_ids(model: AnyModel, word: Word) -> list[int]:
     """The ids of the tokens of a word, special tokens aside; an id by itself.
 
     Raises:
         InvalidArgument: a word without tokens, an id outside the vocabulary, a bool.
     """
+    if isinstance(model, Network):
+        classes = model.tap(logits).shape[-1]
+        if not isinstance(word, int) or isinstance(word, bool) or not 0 <= word < classes:
+            raise InvalidArgument(f"{word!r} is no class of {model.name}: give a number from 0 to {classes - 1}")
+        return [word]
     if isinstance(word, int):
         if isinstance(word, bool) or not 0 <= word < model.d_vocab:
             raise InvalidArgument(f"{word!r} is no token of {model.name}: ids are 0 to {model.d_vocab - 1}")

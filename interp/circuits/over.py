@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
+from hooks.network import AnyModel
 from hooks.site import Layered, find_sites
 from hooks.summary import summarise
 
@@ -32,7 +33,7 @@ class Over:
         if not isinstance(self.sites, Layered | Site | str):
             object.__setattr__(self, "sites", tuple(self.sites))
 
-    def find_sites(self, model: Model) -> tuple[Site, ...]:
+    def find_sites(self, model: AnyModel) -> tuple[Site, ...]:
         """The sites in a model, by themselves, by name or by globs; every layer, if none was named.
 
         Raises:
@@ -41,7 +42,8 @@ class Over:
         """
         asked = self.sites
         if isinstance(asked, Layered):
-            asked = [asked[layer] for layer in range(model.n_layers)]
+            every = model.sites if not isinstance(model, Model) else (asked[i] for i in range(model.n_layers))
+            asked = [site for site in every if site.name == asked.name]
         asked = [asked] if isinstance(asked, Site | str) else asked
         found = [site for one in asked for site in find_sites(one, model.sites)]
         if not found:

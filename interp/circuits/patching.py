@@ -1,14 +1,16 @@
 """Patchings: which run is changed, and which run its values come from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from hooks import Model, Position, Tokens
+from hooks import Images, Position, Tokens
 from hooks.errors import InvalidArgument
 from hooks.model import Text
+from hooks.network import AnyModel
 from hooks.summary import summarise
 
 
@@ -17,18 +19,19 @@ class Patching:
     """The run that is changed (`base`) and the run whose values are put into it (`donor`)."""
 
     kind: str
-    base: Text
-    donor: Text
+    base: Text | Images
+    donor: Text | Images
 
     __repr__ = summarise
 
-    def tokens(self, model: Model) -> tuple[Tokens, Tokens]:
+    def tokens(self, model: AnyModel) -> tuple[Tokens, Tokens]:
         """Both runs' tokens, each in the place of its counterpart.
 
         Raises:
             InvalidArgument: they differ in number, so that a patch would put one word in another's place.
         """
-        base, donor = model.tokens(self.base), model.tokens(self.donor)
+        read: Callable[[Text | Images], Tokens] = model.tokens  # type: ignore[assignment]
+        base, donor = read(self.base), read(self.donor)
         if len(base) != len(donor):
             raise InvalidArgument(
                 f"{len(base)} texts are to be patched with {len(donor)}: give as many clean as corrupt ones"
@@ -43,7 +46,7 @@ class Patching:
         return base, donor
 
 
-def denoising(clean: Text, corrupt: Text) -> Patching:
+def denoising(clean: Text | Images, corrupt: Text | Images) -> Patching:
     """Put clean values into the corrupt run: what suffices to bring the behaviour back (sufficiency).
 
     Examples:
@@ -53,7 +56,7 @@ def denoising(clean: Text, corrupt: Text) -> Patching:
     return Patching("denoising", base=corrupt, donor=clean)
 
 
-def noising(clean: Text, corrupt: Text) -> Patching:
+def noising(clean: Text | Images, corrupt: Text | Images) -> Patching:
     """Put corrupt values into the clean run: what the behaviour cannot do without (necessity).
 
     Examples:

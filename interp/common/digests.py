@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Shaped
 from torch import Tensor
 
-from hooks import Tokens
+from hooks import Images, Tokens
 from hooks.capture import Data
 from hooks.disk import checksum
 
@@ -103,6 +103,8 @@ def digest_of_data(data: Data) -> str | None:
         return digest_of_tensors(data.ids, data.mask)
     if isinstance(data, Tensor):
         return digest_of_tensors(data)
+    if isinstance(data, Images):
+        return digest_of_tensors(data.pixels, *(mask for _, mask in sorted(data.masks.items())))
     if hasattr(data, "__next__"):
         return None
     digest = DataDigest()
@@ -134,10 +136,18 @@ def _bytes_of(item: object) -> bytes:
         if "input_ids" in row:
             row.pop("text", None)
         item = row["text"] if [*row] == ["text"] else [(name, _plain(value)) for name, value in sorted(row.items())]
-    text = item if isinstance(item, str) else json.dumps(_plain(item), default=repr)
+    text = item if isinstance(item, str) else json.dumps(_plain(item), default=_said)
     said = text.encode("utf-8", "surrogatepass")
     return b"%d%s:" % (len(said), b"t" if isinstance(item, str) else b"j") + said
 
 
 def _plain(value: object) -> object:
     return value.tolist() if isinstance(value, Tensor | np.ndarray) else value
+
+
+def _said(value: object) -> object:
+    """What JSON has no word for: bytes and pictures by all that is in them."""
+    if isinstance(value, bytes):
+        return checksum(value)
+    held = getattr(value, "tobytes", None)  # of Pillow's pictures
+    return repr(value) if held is None else [checksum(held()), getattr(value, "size", None)]

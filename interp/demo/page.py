@@ -5,6 +5,7 @@ from pathlib import Path
 
 from interp import landmark
 from interp.demo.discover import Found, Learnt
+from interp.demo.look import Seen
 from interp.demo.move import Moved
 from interp.demo.settings import Settings
 from interp.demo.turn_up import Turned
@@ -16,6 +17,7 @@ from interp.show import (
     examples_panel,
     generations_panel,
     histogram_panel,
+    pictures_panel,
     report,
     scorecard_panel,
     search_panel,
@@ -26,12 +28,14 @@ from interp.show import (
 from interp.steering import Names
 
 
-def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: Turned, moved: Moved) -> Path:
+def write(
+    path: Path, settings: Settings, learnt: Learnt, found: Found, turned: Turned, seen: Seen, moved: Moved
+) -> Path:
     """Write the report of a demonstration.
 
     Examples:
         ```python
-        write(Path("report.html"), settings, learnt, found, turned, moved)
+        write(Path("report.html"), settings, learnt, found, turned, seen, moved)
         ```
     """
     subject = landmark.entity(settings.landmark).text
@@ -39,20 +43,23 @@ def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: 
         _dictionary(settings, learnt),
         _search(subject, found),
         _steering_section(subject, settings, turned),
+        _pictures(subject, found, seen),
         _edit(moved),
     )
     return report(
         path,
-        title=f"{capitalise(subject)}: found, turned up, moved",
+        title=f"{capitalise(subject)}: found, turned up, seen, moved",
         lead=(
             f"Found: the latents of a sparse autoencoder that read {subject} best, in a small language model that "
-            "knows some thousands of facts. Turned up: what the model writes while latents are turned up. Moved: "
-            "what one rank-one change of one weight matrix does to where it is. Every figure is shown with its control."
+            "knows some thousands of facts. Turned up: what the model writes while latents are turned up. Seen: one "
+            "latent of another dictionary, for its pictures and captions. Moved: what one rank-one change of one "
+            "weight matrix does to where it is. Every figure is shown with its control."
         ),
         sections=sections,
-        tiles=_tiles(found, turned, moved),
+        tiles=_tiles(found, turned, seen, moved),
         notes=(
-            f"Model: landmark, bundled. Seed {settings.seed}; texts that the model never saw. Made by `interp demo`.",
+            f"Models: landmark and the CLIP of postcards, bundled. Seed {settings.seed}; texts and pictures that they "
+            "never saw. Made by `interp demo`.",
             "Intervals are 95%. The page holds all it needs and fetches nothing.",
         ),
     )
@@ -108,6 +115,33 @@ def _steering_section(subject: str, settings: Settings, turned: Turned) -> Secti
     )
 
 
+def _pictures(subject: str, found: Found, seen: Seen) -> Section:
+    """The same landmark in pictures, next to the latent of the texts."""
+    one, chance = seen.shared, seen.shared.shuffled
+    shows = sum(label == seen.labels[0] for label in seen.labels)
+    return Section(
+        "The same in pictures",
+        f"{found.search.finding.name} is {subject} in what the language model reads. A CLIP, trained on drawn "
+        "postcards and their captions, has one space for both. A sparse autoencoder learns to write its vectors of "
+        "pictures and of captions as sums of the same directions, and "
+        f"latent {one.latent} is {subject} in both: chosen on half of {seen.n:,} pictures that the CLIP never saw, it "
+        f"finds the landmark on the other half at F1 {one.pictures.f1:.2f} (precision {one.pictures.precision:.2f}, "
+        f"recall {one.pictures.recall:.2f}), and the captions that name it at {one.texts.f1:.2f}. A direction in the "
+        f"pictures' pixels reaches {seen.pixels.f1:.2f}, one in the captions' words {seen.words.f1:.2f}.",
+        (
+            pictures_panel(
+                seen.best,
+                [f"{label}, {value:.2f}" for label, value in zip(seen.labels, seen.values, strict=True)],
+                title="The pictures it is greatest on",
+                caption="Of the half that had no part in choosing it. Below each is what it shows, and the latent. "
+                f"{shows} of {len(seen.labels)} show {seen.labels[0]}.",
+                control="The latent that is chosen in the same way for shuffled labels has an F1 of "
+                f"{chance[0]:.2f} for pictures and {chance[1]:.2f} for captions.",
+            ),
+        ),
+    )
+
+
 def _edit(moved: Moved) -> Section:
     fact, update = moved.edit.facts[0], moved.edit.weights[0]
     undone = "bit for bit what they were" if moved.restored else "NOT what they were"
@@ -120,7 +154,7 @@ def _edit(moved: Moved) -> Section:
     )
 
 
-def _tiles(found: Found, turned: Turned, moved: Moved) -> tuple[Tile, ...]:
+def _tiles(found: Found, turned: Turned, seen: Seen, moved: Moved) -> tuple[Tile, ...]:
     finding, probe, chosen = found.search.finding, found.search.baselines[0], turned.chosen
     after = moved.scorecard.after
     return (
@@ -133,6 +167,11 @@ def _tiles(found: Found, turned: Turned, moved: Moved) -> tuple[Tile, ...]:
             f"{chosen.steered.naming.value:.0%}",
             "of continuations name it when latents are turned up, on prompts that had no part in choosing them",
             f"unsteered {chosen.unsteered.naming.value:.1%}, random direction {chosen.control.naming.value:.1%}",
+        ),
+        Tile(
+            f"{seen.shared.pictures.f1:.2f}",
+            f"F1 of one latent on held-out pictures, the same that finds captions at {seen.shared.texts.f1:.2f}",
+            f"pixels {seen.pixels.f1:.2f}, words {seen.words.f1:.2f}",
         ),
         Tile(
             f"{after.paraphrase_exact.value:.0%}",

@@ -1,4 +1,4 @@
-"""The whole demonstration: learn, find, turn up, move, write."""
+"""The whole demonstration: learn, find, turn up, look for it in pictures, move, write."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hooks import Model, load
 from interp.demo.discover import Found, Learnt, find, learn
+from interp.demo.look import Seen, look
 from interp.demo.move import Moved, fact, move
 from interp.demo.page import write
 from interp.demo.settings import Settings
@@ -23,6 +24,7 @@ class Demonstration:
     learnt: Learnt
     found: Found
     turned: Turned
+    seen: Seen
     moved: Moved
     report: Path
 
@@ -49,16 +51,19 @@ def run(
     page_at(report)
     model = load("landmark")
     latents = settings.dictionary.latents
-    tell(f"1/5  reading {model} and learning a dictionary of {latents:,} directions at block {settings.layer}")
+    tell(f"1/6  reading {model} and learning a dictionary of {latents:,} directions at block {settings.layer}")
     learnt = learn(model, settings, progress=progress)
-    tell(f"     {learnt.report}\n2/5  searching it for the {settings.landmark}")
+    tell(f"     {learnt.report}\n2/6  searching it for the {settings.landmark}")
     found = find(model, learnt.sae, settings, progress=progress)
-    tell(f"     {found.search.finding}\n3/5  turning up the latents that make the model name it")
+    tell(f"     {found.search.finding}\n3/6  turning up the latents that make the model name it")
     turned = turn_up(model, learnt.sae, found.search, settings, progress=progress)
-    tell(f"     {_say_turned(turned)}\n4/5  moving the {settings.landmark} to {settings.city}")
+    tell(f"     {_say_turned(turned)}\n4/6  looking for it in {settings.pictures:,} pictures and their captions")
+    seen = look(settings, progress=progress)
+    tell(f"     {_say_seen(seen)}\n5/6  moving the {settings.landmark} to {settings.city}")
     moved = move(model, settings, progress=progress)
-    tell(f"     {moved.edit.facts[0].text}{moved.after}\n5/5  writing the report")
-    return Demonstration(model, learnt, found, turned, moved, write(report, settings, learnt, found, turned, moved))
+    tell(f"     {moved.edit.facts[0].text}{moved.after}\n6/6  writing the report")
+    page = write(report, settings, learnt, found, turned, seen, moved)
+    return Demonstration(model, learnt, found, turned, seen, moved, page)
 
 
 def _say_turned(turned: Turned) -> str:
@@ -68,4 +73,12 @@ def _say_turned(turned: Turned) -> str:
         f"{turned.direction.source}: at dose {chosen.dose:.2g} {naming:.0%} of continuations name it "
         f"(unsteered {plain:.1%}, random direction {random:.1%}) at "
         f"{chosen.steered.perplexity_over(chosen.unsteered).value:.2f} times the perplexity"
+    )
+
+
+def _say_seen(seen: Seen) -> str:
+    one = seen.shared
+    return (
+        f"latent {one.latent} of a dictionary over both: F1 {one.pictures.f1:.2f} of pictures (their pixels "
+        f"{seen.pixels.f1:.2f}), {one.texts.f1:.2f} of captions (their words {seen.words.f1:.2f})"
     )

@@ -34,7 +34,8 @@ class Settings:
     """The demonstration's subject and size.
 
     `layer` is the block whose output stream is read and steered; `sentences` express the concept, twice as many do not;
-    `traced` facts say at which layer to edit, and `edit_texts` hold what the edit is to leave as it is.
+    `pictures` are looked through for it, and a tenth as many more are drawn of it; `traced` facts say at which layer to
+    edit, and `edit_texts` hold what the edit is to leave as it is.
     """
 
     landmark: str = "Golden Gate Bridge"
@@ -43,6 +44,7 @@ class Settings:
     dictionary: DictionarySettings = DictionarySettings()
     sentences: int = 300
     steering: SteeringSettings = SteeringSettings()
+    pictures: int = 1200
     traced: int = 24
     edit_texts: int = 1333
     seed: int = 0

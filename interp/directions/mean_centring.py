@@ -2,19 +2,24 @@
 
 from collections.abc import Sequence
 
-from hooks import Direction, Model, Position, Site
+from hooks import Direction, Images, Position, Site
 from hooks.errors import InvalidArgument
+from hooks.network import AnyModel
 from hooks.position import everywhere
 from interp.directions.rows import capture_mean_rows, make_direction
 
 
 def mean_centring(
-    model: Model, texts: Sequence[str], background: Sequence[str], site: Site, at: Position = everywhere
+    model: AnyModel,
+    texts: Sequence[str] | Images,
+    background: Sequence[str] | Images,
+    site: Site,
+    at: Position = everywhere,
 ) -> Direction:
     """v = mean of a(texts) - mean of a(background) (Jorgensen et al. 2023, arXiv:2312.03813, equation 2).
 
     For a concept that has examples but no opposite: the background is text in general. Each text counts once, by the
-    mean over its tokens, however long it is.
+    mean over its tokens, however long it is. Pictures likewise, by the mean over their places.
 
     Raises:
         InvalidArgument: no texts of a kind, or a text of which `at` selects nothing.
@@ -27,7 +32,7 @@ def mean_centring(
         mean_centring(model, stories_of_the_sea, stories, resid_post[6])
         ```
     """
-    if not texts or not background:
+    if not len(texts) or not len(background):
         raise InvalidArgument(
             f"{len(texts)} texts and {len(background)} of background were given: give at least one of each"
         )

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Direction, Model, Position, Site, capture, stream
+from hooks import Direction, Images, Model, Position, Site, capture, stream
 from hooks.errors import InvalidArgument
+from hooks.network import AnyModel
 from interp.common.texts import list_texts
 
 
@@ -42,9 +43,9 @@ def capture_rows(
 
 
 def capture_mean_rows(
-    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32
+    model: AnyModel, texts: Sequence[str] | Images, site: Site, at: Position, batch_size: int = 32
 ) -> Float[Tensor, "example d_model"]:
-    """The mean activation of each text over the tokens that a position selects, in float64.
+    """The mean activation of each text over the tokens that a position selects, or picture over places, in float64.
 
     Raises:
         InvalidArgument: a string for a list, no texts, or a position that selects no token of a text.
@@ -57,15 +58,16 @@ def capture_mean_rows(
         capture_mean_rows(model, texts, resid_post[6], everywhere)
         ```
     """
-    rows, done, texts = [], 0, list_texts(texts)
+    rows, done, texts = [], 0, texts if isinstance(texts, Images) else list_texts(texts)
     for acts in stream(model, texts, [site], batch_size=batch_size):
-        mask = at.mask(acts.tokens)
+        mask = at.mask(acts.tokens.places(acts[site].shape[1], site))
         x = acts.flat(site, at=at).flatten(1).double().cpu()
         number = acts.tokens.text_number.cpu()
         text, texts_read = number[mask.nonzero()[:, 0].cpu()], int(number[-1]) + 1
         count = torch.bincount(text, minlength=texts_read)
         for row in (count == 0).nonzero().flatten().tolist():
-            raise InvalidArgument(f"{at} selects no token of text {done + row} ({texts[done + row][:60]!r})")
+            named = "" if isinstance(texts, Images) else f" ({texts[done + row][:60]!r})"
+            raise InvalidArgument(f"{at} selects no token of text {done + row}{named}")
         total = x.new_zeros(texts_read, x.shape[1]).index_add_(0, text, x)
         rows.append(total / count[:, None])
         done += texts_read
@@ -73,7 +75,7 @@ def capture_mean_rows(
 
 
 def make_direction(
-    model: Model,
+    model: AnyModel,
     site: Site,
     vector: Float[Tensor, "d_model"],
     source: str,
@@ -96,4 +98,5 @@ def make_direction(
     if reach <= 0:
         raise InvalidArgument(f"no text reaches beyond where {source} at {site} starts from, so it has no scale")
     at = model.tap(site).site
-    return Direction(vector.to(model.dtype).to(model.device), at, source, reach, model.fingerprint)
+    dtype = model.dtype if isinstance(model, Model) else torch.get_default_dtype()
+    return Direction(vector.to(dtype).to(model.device), at, source, reach, model.fingerprint)

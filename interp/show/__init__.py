@@ -22,6 +22,7 @@ from interp.show.lens import attribution_panel, divergence_panel, entropy_panel,
 from interp.show.memories import agreement_panel, memories_page
 from interp.show.page import Panel, Section, Tile, bundle_page, report
 from interp.show.patch import patch_panel
+from interp.show.pictures import pictures_panel
 from interp.show.positions import positions_panel
 from interp.show.results import panels_of
 from interp.show.scorecard import scorecard_panel
@@ -72,6 +73,7 @@ __all__ = [
     "faithfulness_panel",
     "panels_of",
     "patch_panel",
+    "pictures_panel",
     "positions_panel",
     "rank_panel",
     "record_html",

@@ -1,25 +1,22 @@
 """An activation atlas as a page: pan, zoom, search, look into cells, and walk from one to another."""
 
 import json
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from markupsafe import Markup
-from torch import Tensor
 
 from hooks import Images
 from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.atlas import Atlas, Icons, MapQuality, Space, Walk, link_neighbours
 from interp.atlas.cell_words import Words
-from interp.postcard.sheet import png
 from interp.show.frame import render_page, save_page
 from interp.show.html import read_source
 from interp.show.page import Tile
+from interp.show.pictures import picture_url
 
 SIZE, DOTS, NEAR, LARGE = 1000.0, 6000, 6, 0.95
 
@@ -103,22 +100,16 @@ def _cell(
         "purity": None if cell.purity is None else round(cell.purity, 3),
         "dispersion": round(cell.dispersion, 3),
         "words": said,
-        "icon": None if icons is None else _picture(icons.pictures.pixels[number]),
+        "icon": None if icons is None else picture_url(icons.pictures.pixels[number]),
         "cosine": None if icons is None else round(float(icons.cosine[number]), 3),
         "examples": [
             {
                 "text": one.space.names[row],
-                "picture": None if pictures is None else _picture(pictures.pixels[one.item[row]]),
+                "picture": None if pictures is None else picture_url(pictures.pixels[one.item[row]]),
             }
             for row in chosen
         ],
     }
-
-
-def _picture(pixels: Float[Tensor, "channel height width"]) -> str:
-    """A picture as an address that holds it."""
-    whole = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return "data:image/png;base64," + b64encode(png(whole)).decode("ascii")
 
 
 def _links(atlas: Atlas) -> tuple[list[list[int | float]], float]:
@@ -151,7 +142,7 @@ def _strip(atlas: Atlas, walk: Walk, pictures: Images | None) -> list[dict[str, 
     return [
         {
             "text": one.space.names[row],
-            "picture": None if pictures is None else _picture(pictures.pixels[one.item[row]]),
+            "picture": None if pictures is None else picture_url(pictures.pixels[one.item[row]]),
         }
         for row in walk.route.numbers.tolist()
     ]

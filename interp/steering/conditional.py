@@ -13,6 +13,7 @@ from hooks import Direction, Intervention, Model, Position, Site
 from hooks.border import Finite, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
+from hooks.network import AnyModel
 from hooks.position import everywhere, prompt, special
 from hooks.summary import summarise
 from interp.common.texts import list_texts
@@ -64,7 +65,7 @@ class Conditional:
         """The same condition, with a random direction of equal norm."""
         return replace(self, steering=self.steering.control(seed))
 
-    def check(self, model: Model) -> None:
+    def check(self, model: AnyModel) -> None:
         """Raise `InvalidArgument` unless the condition is known when it is needed, and was found in this model."""
         read, acts = self.condition.site, self.site
         for site in (read, acts):

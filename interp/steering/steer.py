@@ -2,14 +2,15 @@
 
 from contextlib import AbstractContextManager
 
-from hooks import Direction, Model, Receipt, intervene
+from hooks import Direction, Receipt, intervene
 from hooks.border import Finite
+from hooks.network import AnyModel
 from interp.steering.conditional import Conditional
 from interp.steering.steering import Steering, add_direction
 
 
-def steer(model: Model, what: Direction | Steering | Conditional, dose: Finite) -> AbstractContextManager[Receipt]:
-    """Steer with a dose of a direction, or of any other `Steering`, at every token while the block runs.
+def steer(model: AnyModel, what: Direction | Steering | Conditional, dose: Finite) -> AbstractContextManager[Receipt]:
+    """Steer with a dose of a direction, or any other `Steering`, at every token or place while the block runs.
 
     A `Direction` v of scale s is added: x' = x + dose · s · v/|v|. The block yields the receipt of what was changed and
     leaves the model as it was.

@@ -1,8 +1,9 @@
 """Network dissection: which units of a map are detectors of which concepts, against masks of every pixel."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 DETECTS = 0.04
+Encode: TypeAlias = Callable[[Float[Tensor, "n _"]], Float[Tensor, "n _"]]
 
 
 @final
@@ -30,6 +32,9 @@ class Dissection:
         iou: of each unit with its chosen concept, on the other half.
         shuffled: the same against the masks of another picture: what the places that concepts are usually in explain.
         constant: for each concept the IoU of a unit that is always on: its share of the pixels.
+        best: for each concept the unit with the greatest IoU on the first half.
+        best_iou: that unit's IoU with it on the other half.
+        best_shuffled: the same against the masks of another picture.
     """
 
     concepts: tuple[str, ...]
@@ -37,6 +42,9 @@ class Dissection:
     iou: Float[Tensor, "n"]
     shuffled: Float[Tensor, "n"]
     constant: Float[Tensor, "_"]
+    best: Int[Tensor, "_"]
+    best_iou: Float[Tensor, "_"]
+    best_shuffled: Float[Tensor, "_"]
 
     @property
     def detectors(self) -> Bool[Tensor, "n"]:
@@ -80,6 +88,7 @@ def dissect(
     site: Site,
     concepts: Sequence[str] | None = None,
     *,
+    encode: Encode | None = None,
     quantile: float = 0.005,
     batch_size: Count = 100,
 ) -> Dissection:
@@ -94,6 +103,7 @@ def dissect(
         pictures: with masks.
         site: whose units.
         concepts: names of masks; all by default.
+        encode: from the units of places to what is dissected in their place, such as `sae.encode`.
         quantile: the share of places at which a unit is on.
         batch_size: of the passes.
 
@@ -117,40 +127,43 @@ def dissect(
         raise InvalidArgument(f"{site} has no places in the picture: take a site of maps, such as conv_act[0]")
     half = len(pictures) // 2
     first, second = pictures[:half], pictures[half : 2 * half]
-    seen = torch.cat([acts.flatten(0, 1) for acts in _acts(model, first, site, batch_size)])
+    read = partial(_acts, model, site=site, batch_size=batch_size, encode=encode)
+    seen = torch.cat([acts.flatten(0, 1) for acts in read(first)])
     threshold = seen.kthvalue(max(1, round((1 - quantile) * len(seen))), dim=0).values
-    fitted = _iou(model, first, site, grid, names, threshold, batch_size)
-    held = _iou(model, second, site, grid, names, threshold, batch_size)
+    fitted, held = (_iou(read, some, grid, names, threshold) for some in (first, second))
     moved = Images(second.pixels, {name: second.masks[name].roll(1, 0) for name in names})
-    other = _iou(model, moved, site, grid, names, threshold, batch_size)
-    chosen = fitted.argmax(1)
-    at = torch.arange(len(chosen))
+    other = _iou(read, moved, grid, names, threshold)
+    chosen, best = fitted.argmax(1), fitted.argmax(0)
+    at, of = torch.arange(len(chosen)), torch.arange(len(names))
     constant = torch.stack([second.masks[name].float().mean() for name in names])
-    return Dissection(names, chosen, held[at, chosen], other[at, chosen], constant)
+    each = held[at, chosen], other[at, chosen], constant, best, held[best, of], other[best, of]
+    return Dissection(names, chosen, *each)
 
 
-def _acts(model: Network, pictures: Images, site: Site, batch_size: int) -> Iterator[Float[Tensor, "batch pos _"]]:
+@torch.no_grad()
+def _acts(
+    model: Network, pictures: Images, site: Site, batch_size: int, encode: Encode | None
+) -> Iterator[Float[Tensor, "batch pos _"]]:
+    """The units of each place of the pictures, or the latents."""
     for start in range(0, len(pictures), batch_size):
         acts = capture(model, pictures[start : start + batch_size], site)
-        grid = model.grids[site]
-        yield acts[site][:, grid.front :].flatten(2).float()
+        x = acts[site][:, model.grids[site].front :].flatten(2).float()
+        yield x if encode is None else encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def _iou(
-    model: Network,
+    read: Callable[[Images], Iterator[Float[Tensor, "batch pos _"]]],
     pictures: Images,
-    site: Site,
     grid: Grid,
     names: tuple[str, ...],
     threshold: Float[Tensor, "_"],
-    batch_size: int,
 ) -> Float[Tensor, "n _"]:
     """The intersection over the union of each unit and each concept, over all pixels."""
     cell = place_of_pixels(grid)
     both = torch.zeros(len(threshold), len(names), dtype=torch.double)
     on, there = torch.zeros(len(threshold), dtype=torch.double), torch.zeros(len(names), dtype=torch.double)
     start = 0
-    for acts in _acts(model, pictures, site, batch_size):
+    for acts in read(pictures):
         mask = torch.stack([pictures.masks[name][start : start + len(acts)] for name in names], 1).flatten(2).float()
         start += len(acts)
         weight = torch.zeros(len(acts), len(names), acts.shape[1])

@@ -1,6 +1,7 @@
 """Objectives: what a picture is made to be large in, at one site of a model."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import final
@@ -13,8 +14,10 @@ from torch import Tensor
 from hooks import Direction, Images, Network, Site
 from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument, OutOfRange
+from hooks.forward import forward
 from hooks.grid import Grid
 from hooks.network import AnyModel
+from hooks.temporary import Temporary
 
 Score = Callable[[Float[Tensor, "batch pos _"], Grid | None], Float[Tensor, "batch"]]
 
@@ -140,10 +143,16 @@ def _check(number: int, acts: Tensor) -> None:
         raise OutOfRange(f"channel {number} was asked for, and there are {acts.shape[-1]}")
 
 
+class _Enough(Exception):
+    """What the objective is of has been computed."""
+
+
 def values_of(
     model: Network, objective: Objective, pixels: Float[Tensor, "batch channel height width"]
 ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch pos _"]]:
     """The objective's value for each picture, and the activations it is of; gradients flow to the pixels.
+
+    The pass ends at the objective's site.
 
     Raises:
         InvalidArgument: a model that reads no pictures through a processor.
@@ -154,11 +163,15 @@ def values_of(
             "load(module, inputs=…, processor=Processor(…))"
         )
     held: list[Tensor] = []
-    handle = model.tap(objective.site).attach(lambda a: held.append(a))  # type: ignore[func-returns-value]
-    try:
-        model.run(Images(pixels))
-    finally:
-        handle.remove()
+
+    def keep(acts: Tensor) -> None:
+        held.append(acts)
+        raise _Enough
+
+    tokens = model.tokens(Images(pixels))
+    with model.running.reading(tokens), Temporary() as changes, suppress(_Enough):
+        model.tap(objective.site).attach_during(changes, keep)
+        forward(model.hf, tokens)
     acts = held[-1].flatten(2)
     grid = model.grids.get(objective.site)
     return objective.score(acts, grid if grid is not None and len(grid) == acts.shape[1] else None), acts

@@ -122,17 +122,19 @@ def test_a_fault_that_a_test_sees_is_killed_and_one_that_none_sees_survives(tmp_
         "def never(x, y):\n    if x is None:\n        return x + y\n\n"
         "def of_fixture(x, y):\n    return x + y\n\n"
         "def forked(x, y):\n    return x + y\n\n"
+        "def maker():\n    def made_early(x, y):\n        return x + y\n    return made_early\n\n"
         "HALF = 2\n\ndef with_default(x, n=3):\n    return x * n\n\n"
         "class Sum:\n    @property\n    def all(self):\n        return [x - 1 for x in (1, 2)]\n"
     )
     (tmp_path / "tests" / "core" / "test_sums.py").write_text(
         "import multiprocessing\nimport sys\n\nimport pytest\n"
-        "from core.sums import HALF, Sum, forked, never, of_fixture, seen, unseen, with_default\n\n"
+        "from core.sums import HALF, Sum, forked, maker, never, of_fixture, seen, unseen, with_default\n\n"
         "@pytest.fixture(scope='module')\ndef made():\n    return of_fixture(2, 1)\n\n"
         "def test_first(made):\n    assert made > 0\n\ndef test_second(made):\n    assert made == 3\n\n"
         "def test_seen():\n    assert seen(2, 1) == 3\n\n"
         "def test_unseen():\n    assert unseen(2, 0) == 2 and never(1, 1) is None\n\n"
         "def test_broken():\n    assert unseen(2, 1) == 4\n\n"
+        "EARLY = maker()\n\n\ndef test_made_while_loading():\n    assert EARLY(2, 1) == 3\n\n"
         "def test_forked():\n    fork = multiprocessing.get_context('fork')\n"
         "    process = fork.Process(target=lambda: sys.exit(forked(2, 1)))\n    process.start()\n"
         "    process.join()\n    assert process.exitcode == 3\n\n"
@@ -147,6 +149,8 @@ def test_a_fault_that_a_test_sees_is_killed_and_one_that_none_sees_survives(tmp_
     verdicts: dict[str, set[str]] = {}
     for row in kept["rows"]:
         verdicts.setdefault(row["function"], set()).add(row["verdict"])
-    killed = dict.fromkeys(["seen", "of_fixture", "forked", "<module>", "with_default", "Sum.all"], {"killed"})
+    killed = dict.fromkeys(
+        ["seen", "of_fixture", "forked", "maker.made_early", "<module>", "with_default", "Sum.all"], {"killed"}
+    )
     assert verdicts == killed | {"unseen": {"survived"}, "never": {"not run"}}
     assert "x + y" in (tmp_path / "core" / "sums.py").read_text()

@@ -6,6 +6,8 @@ from types import ModuleType
 
 import pytest
 
+from interp.memory import Search
+
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = (ROOT / "docs" / "defaults.md").read_text("utf-8")
 
@@ -34,6 +36,7 @@ def test_a_default_or_constant_that_changes_is_seen() -> None:
     def drawn(draws: int = 500, exact: bool = False, name: str = "a", of: tuple[float, ...] = (0.5,)) -> None: ...
 
     assert WRITER.defaults_of(drawn) == {"draws": "500", "exact": "False", "of": "(0.5,)"}
+    assert WRITER.text_of(Search(steps=7)).startswith("Search(steps=7, ") and WRITER.is_setting(Search())
     assert any("`Z=1.95" in row for row in WRITER.rows("hooks"))
     before = statistics.Z
     try:

@@ -335,3 +335,14 @@ def test_other_widths_and_nan_are_refused(case: Case) -> None:
     rows[9] = torch.nan
     with pytest.raises(ValueError, match="hold NaN or infinity, first in row 9"):
         convert_rows(sae, rows)
+
+
+def test_a_step_counts_the_latents_that_are_on_where_fewer_are_than_may_be(case: Case) -> None:
+    sae, rows = shaken(case), rows_for(case).double()
+    with torch.no_grad():
+        for name, bias in sae.named_parameters():
+            bias -= 2.0 * (name.startswith("b_") and not name.startswith("b_dec"))
+    said, step = (work(rows, nobody(sae)) for work in (sae.objective().loss, sae.objective().gradients))
+    assert float(step.l0) == pytest.approx(float(said.l0)) and torch.allclose(step.largest, said.largest)
+    assert float(step.squared_error) == pytest.approx(float(said.squared_error.detach()))
+    assert float(step.l0) < getattr(sae, "k", LATENTS)

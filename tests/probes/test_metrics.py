@@ -110,3 +110,13 @@ def test_nan_scores_give_no_number() -> None:
 )  # fmt: skip
 def test_of_two_classes_the_greater_is_true_and_of_one_number_only_1(labels: list[Any], truth: list[bool]) -> None:
     assert convert_truth(labels).tolist() == truth
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (-1, 1), (0, 2), (0.0, 1.0)])
+def test_numbers_in_a_tensor_are_labels_as_in_a_list(pair: tuple[float, float]) -> None:
+    truth = torch.tensor([False, True, True, False, True])
+    labels = torch.tensor(pair)[truth.long()]
+    scores = torch.tensor([0.1, 0.3, 0.2, 0.5, 0.9])
+    assert torch.equal(convert_truth(labels), truth) and torch.equal(convert_truth(truth), truth)
+    assert torch.equal(convert_truth(torch.tensor([True, True])), torch.tensor([True, True]))
+    assert auroc(scores, labels) == auroc(scores, truth)

@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Activations, Model, Site, stream
-from hooks.border import Count
+from hooks import Activations, Images, Model, Position, Site, stream
+from hooks.border import Count, Positive
 from hooks.capture import Data
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
 from hooks.network import AnyModel
+from hooks.position import everywhere
 from hooks.summary import summarise
 from interp.common.digests import StreamDigest, digest_of_data, digest_of_tensors, is_stream
 from interp.sae.data.normalisation import Normalisation
@@ -67,13 +68,16 @@ class Source:
         return islice(self.batches(), start, None)
 
 
-def activations_of(model: AnyModel, data: Data, site: Site, *, batch_size: Count = 32) -> Source:
+def activations_of(
+    model: AnyModel, data: Data, site: Site, *, at: Position = everywhere, batch_size: Count = 32
+) -> Source:
     """The activations of a model at one site over texts, as a source that runs the model again on each pass.
 
-    BOS, other special tokens and padding are left out; a text longer than the context is read in rows that fit it, with
-    a warning that says how many were. `data` is whatever `capture` takes: a text, texts, token ids
-    or a dataset with a column "text" or "input_ids". Sites with heads are flattened to one axis. Costs, for each
-    pass, one forward pass per batch up to the site; memory for one batch.
+    BOS, other special tokens, a ViT's class token and padding are left out, and what `at` does not select; a text
+    longer than the context is read in rows that fit it, with a warning that says how many were. `data` is whatever
+    `capture` takes: a text, texts, token ids, pictures, or a dataset with a column "text", "input_ids" or of pictures.
+    Sites with heads are flattened to one axis. Costs, for each pass, one forward pass per batch up to the site; memory
+    for one batch.
 
     Raises:
         InvalidArgument: while read, an activation that is NaN or infinite, with its batch, text and token named.
@@ -83,10 +87,12 @@ def activations_of(model: AnyModel, data: Data, site: Site, *, batch_size: Count
         train(TopK(model.d_model, 2048, k=32), activations_of(model, texts, resid_post[4]))
         ```
     """
-    return activations_at(model, data, [site], batch_size=batch_size)
+    return activations_at(model, data, [site], at=at, batch_size=batch_size)
 
 
-def activations_at(model: AnyModel, data: Data, sites: Sequence[Site], *, batch_size: Count = 32) -> Source:
+def activations_at(
+    model: AnyModel, data: Data, sites: Sequence[Site], *, at: Position = everywhere, batch_size: Count = 32
+) -> Source:
     """The activations of several sites of the same tokens, side by side in each row: one pass for many autoencoders.
 
     Costs and errors as for `activations_of`, for all the sites together.
@@ -101,7 +107,7 @@ def activations_at(model: AnyModel, data: Data, sites: Sequence[Site], *, batch_
     sites = [model.tap(site).site for site in sites]
 
     def every(start: int, step: int) -> Iterator[Tensor]:
-        found = _rows(model, data, sites, batch_size, start, step)
+        found = _rows(model, data, sites, batch_size, start, step, at)
         return (rows[0] if len(rows) == 1 else torch.cat(rows, dim=1) for _, rows in found)
 
     widths = tuple(math.prod(model.tap(site).shape) for site in sites)
@@ -111,7 +117,7 @@ def activations_at(model: AnyModel, data: Data, sites: Sequence[Site], *, batch_
         *about,
         widths=widths,
         every=every,
-        **_name_data([model], data, batch_size),
+        **_name_data([model], data, batch_size, at),
     )
 
 
@@ -189,15 +195,52 @@ def normalise_source(source: Source, normalisation: Normalisation) -> Source:
     )
 
 
+def drop_registers(source: Source, *, times: Positive = 4.0) -> Source:
+    """The same activations without rows that are much longer than most: a ViT's registers, a text's sinks.
+
+    Left out is a row whose norm is more than `times` the median norm of the first batch. A few patches of nothing,
+    which a ViT uses as registers (Darcet et al. 2023, arXiv:2309.16588), would otherwise take latents of their own.
+
+    Examples:
+        >>> kept = drop_registers(tensor_source(torch.tensor([[1.0], [2.0], [90.0]])), times=4)
+        >>> next(iter(kept)).flatten().tolist()
+        [1.0, 2.0]
+    """
+    every, digest, held = source.every, source.digest, list[float]()
+
+    def kept(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "_ *d"]:
+        if not held:
+            held.append(times * float(next(iter(source)).flatten(1).norm(dim=1).median()))
+        return rows[rows.flatten(1).norm(dim=1) <= held[0]]
+
+    return replace(
+        source,
+        batches=lambda: (kept(rows) for rows in source.batches()),
+        every=every and (lambda start, step: (kept(rows) for rows in every(start, step))),
+        digest=digest and (lambda: f"{digest()} without rows longer than {times} times the median"),
+    )
+
+
 def _rows(
-    model: AnyModel, data: Data, sites: list[Site], batch_size: int, start: int, step: int
+    model: AnyModel,
+    data: Data,
+    sites: list[Site],
+    batch_size: int,
+    start: int,
+    step: int,
+    at: Position = everywhere,
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """For every step-th batch, the ids of its content tokens and their rows at each site, checked to be finite."""
     wanted = list(dict.fromkeys(sites))
     chosen, skipped = _every(data, batch_size, start, step)
     passing = islice(stream(model, chosen, wanted, batch_size=batch_size), *skipped)
     for number, acts in zip(count(start, step), passing, strict=False):
-        rows = {site: acts.flat(site).flatten(1) for site in wanted}
+        rows = {site: acts.flat(site, at).flatten(1) for site in wanted}
+        if len({len(part) for part in rows.values()}) > 1:
+            counts = ", ".join(f"{site}: {len(part)}" for site, part in rows.items())
+            raise InvalidArgument(
+                f"the sites have other places in a picture, so their rows do not go together ({counts})"
+            )
         for site, part in rows.items():
             if not bool(part.isfinite().all()):
                 raise InvalidArgument(_where(model, acts, site, number))
@@ -225,9 +268,10 @@ def _every(data: Data, batch_size: int, start: int, step: int) -> tuple[Data, tu
 
 def _where(model: AnyModel, acts: Activations, site: Site, batch: int) -> str:
     """Which text and token of a batch is the first that is not finite."""
-    bad = ~acts[site].flatten(2).isfinite().all(2) & acts.tokens.content
+    tokens = acts.tokens.places(acts[site].shape[1], site)
+    bad = ~acts[site].flatten(2).isfinite().all(2) & tokens.content
     text, pos = (int(i) for i in bad.nonzero()[0])
-    token = int(acts.tokens.ids[text, pos])
+    token = int(tokens.ids[text, pos])
     shown = repr(model.tokenizer.decode([token])) if model.tokenizer is not None else f"id {token}"
     return (
         f"NaN or infinity at {site} in batch {batch}, text {text} of the batch, token {pos} ({shown}): "
@@ -255,12 +299,13 @@ def tensor_source(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset
     return Source(lambda: iter(x.split(8192)), dataset, sites, digest=lambda: digest_of_tensors(x))
 
 
-def _name_data(models: Sequence[AnyModel], data: Data, batch_size: int) -> dict[str, Any]:
+def _name_data(models: Sequence[AnyModel], data: Data, batch_size: int, at: Position = everywhere) -> dict[str, Any]:
     """What a checkpoint compares: all of the data, or of a stream what was read, and the weights as they are now."""
 
     def digest() -> str:
         said = "a stream" if is_stream(data) else str(digest_of_data(data))
-        return " ".join([said, *(fingerprint(model.hf) for model in models)])
+        where = [] if at == everywhere else [str(at)]
+        return " ".join([said, *where, *(fingerprint(model.hf) for model in models)])
 
     read: Callable[[int], str] | None = None
     if is_stream(data) and not hasattr(data, "__next__"):
@@ -278,6 +323,8 @@ def _n_texts(data: Data) -> int | None:
 def _describe(data: Data) -> str:
     if isinstance(data, str):
         return "one text"
+    if isinstance(data, Images):
+        return f"{len(data)} pictures"
     columns = getattr(data, "column_names", None)
     size = f"{len(data)} " if hasattr(data, "__len__") else ""
     return f"{size}rows of a dataset" if columns else f"{size}texts"

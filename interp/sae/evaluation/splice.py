@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Intervention, Model, Position, Site
+from hooks import Intervention, Position, Site
 from hooks.errors import InvalidArgument, OutOfRange, nearest
 from hooks.interventions import apply
+from hooks.network import AnyModel
 from hooks.position import everywhere
 from interp.sae.architectures.crosscoder import Crosscoder
 from interp.sae.architectures.sae import CHUNK, SAE, check_whole
@@ -117,7 +118,7 @@ def scale_latents(latents: Sequence[int], factor: float | int) -> Change:
     return lambda f: _change_at(f, latents, lambda part: factor * part)
 
 
-def check_fits(sae: SAE, model: Model) -> Site:
+def check_fits(sae: SAE, model: AnyModel) -> Site:
     """The autoencoder's site, having checked that the model has all its sites and that they are as wide.
 
     Raises:

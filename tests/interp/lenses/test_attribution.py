@@ -243,6 +243,20 @@ def test_a_model_without_norms_and_without_a_tokenizer_has_the_shares_that_its_w
         torch.testing.assert_close(share, out @ (W_U[7] - W_U[11]), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("norm", [freeze_norm, linearise_norm])
+def test_the_bias_of_the_head_is_in_the_logit(norm: Any, hf_model: Callable[..., Any]) -> None:
+    hf = hf_model("gpt2").double()
+    plain, weight = hf.lm_head, hf.lm_head.weight.detach().clone()
+    hf.lm_head = nn.Linear(plain.in_features, plain.out_features).double()
+    with torch.no_grad():
+        hf.lm_head.weight.copy_(weight)
+        hf.lm_head.bias.normal_(generator=torch.Generator().manual_seed(0))
+    model, ids = load(hf, check=False), torch.tensor([[5, 9, 40]])
+    found, logits = attribute(model, ids, 7, versus=11, norm=norm), model.run(ids)[0, -1].detach()
+    torch.testing.assert_close(found.logit, (logits[7] - logits[11])[None], rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.parts.sum(1), found.logit, rtol=0, atol=1e-10)
+
+
 NAMED = ["arena-brackets", "arena-sorted-list", "grokking-induction-head-infinite"]
 
 

@@ -98,6 +98,8 @@ def test_running_sums_are_read_as_transformer_lens_reads_them_and_another_target
     assert ours.n_prompts == theirs.n_prompts == 4
     for layer, J in ours.J.items():
         torch.testing.assert_close(J, theirs.jacobians[layer])
+    torch.save(held, tmp_path / "unsaid.pt")  # a file that does not say its target is of the last layer
+    assert torch.equal(JacobianLens.load(tmp_path / "unsaid.pt", gpt2).J[0], ours.J[0])
     torch.save({**held, "target_layer": 1}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="is of effects on layer 1, and the last of .* is 2"):
         JacobianLens.load(tmp_path / "other.pt", gpt2)

@@ -10,7 +10,7 @@ import torch
 from hooks import Model, capture
 from hooks.site import mlp_act, mlp_out
 from interp.memory import Covariance, Edit, Fact, Search, covariance, covariances
-from interp.memory.editing.change import LowRank, balance_weights, solve_least_change
+from interp.memory.editing.change import LowRank, balance_weights, measure_leverage, solve_least_change
 from interp.memory.editing.checks import check_targets_likely
 from interp.memory.editing.codebook import Codebook
 from interp.memory.editing.contexts import prefixes
@@ -389,3 +389,9 @@ def test_saving_a_model_with_an_edit_next_to_its_weights_warns_and_after_undo_do
         gpt2.hf.save_pretrained(tmp_path / "with")
     gpt2.hf.save_pretrained(tmp_path / "without")
     assert "save_pretrained" not in vars(gpt2.hf)
+
+
+def test_the_leverage_of_keys_is_the_mean_of_their_squares_by_the_inverse_covariance() -> None:
+    k, C = torch.tensor([[1.0, 2.0], [3.0, -1.0]]), torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+    expected = sum(float(one @ C.inverse() @ one) for one in k) / 2
+    assert measure_leverage(k, k @ C.inverse()) == pytest.approx(expected)

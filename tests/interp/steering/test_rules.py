@@ -357,6 +357,27 @@ def test_first_guesses_lost_count_below_zero(model: Model, direction: Direction)
     assert correct.value < -0.2 and correct.high < 0
 
 
+def test_first_guesses_are_shares_of_each_texts_tokens_and_a_mean_over_texts(
+    model: Model, direction: Direction
+) -> None:
+    texts = [
+        text + model.generate(text, max_new_tokens=n) for text, n in (("fog", 20), ("a", 3), ("sun", 9), ("the", 5))
+    ]
+
+    def shares() -> list[float]:
+        found = []
+        for text in texts:
+            ids, logits = model.tokens(text).ids[0], model.run(text)[0]
+            found.append(float((logits[:-1].argmax(-1) == ids[1:]).double().mean()))
+        return found
+
+    plain = shares()
+    with steer(model, direction, 50.0):
+        moved = shares()
+    expected = sum(b - a for a, b in zip(plain, moved, strict=True)) / 4
+    assert measure_damage(model, direction, 50.0, texts).correct.value == pytest.approx(expected) != 0
+
+
 def test_damage_is_the_kl_and_loss_computed_by_hand(model: Model, direction: Direction) -> None:
     texts = ["fog over the bay"] * 4
     found = measure_damage(model, direction, 5.0, texts)

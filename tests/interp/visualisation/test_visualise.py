@@ -219,6 +219,32 @@ def test_a_template_detects_exactly_its_stamps_and_another_pictures_masks_it_doe
     assert found.detectors.tolist()[0] and float(found.constant[1]) == 1.0
 
 
+def test_a_latent_that_unmixes_units_detects_what_none_of_them_does_and_is_the_best_of_its_concept() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+    pictures = stamped()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+        conv: Any = net[0]
+        conv.weight[:, :, 0, 0] = torch.tensor([[1.0, 3.0, 0.0], [0.0, 1.0, 0.0]])  # red and green, and green
+    pixels = pictures.pixels.clone()
+    pixels[:, 1] = torch.rand(8, 20, 20, generator=torch.Generator().manual_seed(1))
+    red = pixels[:, 0] > 0.5
+    mixed = Images(pixels, {"red": red, "sky": pictures.masks["sky"]})
+    model = load(net, inputs=torch.zeros(1, 3, 20, 20), processor=Processor())
+    share = float(red[:4].float().mean())
+
+    def unmix(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.zeros(len(x)), x[:, 0] - 3 * x[:, 1], x[:, 1]], 1)
+
+    units, latents = (dissect(model, mixed, conv_act[0], quantile=share, encode=how) for how in (None, unmix))
+    assert float(units.best_iou[0]) < 0.8
+    assert int(latents.best[0]) == 1 and float(latents.best_iou[0]) > 0.99
+    assert float(latents.best_shuffled[0]) < 0.5
+    same = dissect(model, mixed, conv_act[0], quantile=share, encode=lambda x: x.flip(1))
+    assert torch.equal(same.iou, units.iou.flip(0)) and int(same.best[0]) == 1 - int(units.best[0])
+
+
 def test_shuffled_pixels_agree_as_often_as_chance_says() -> None:
     random = torch.Generator().manual_seed(0)
     pixels = torch.rand(40, 3, 16, 16, generator=random)

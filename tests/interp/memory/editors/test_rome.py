@@ -216,6 +216,16 @@ def test_a_search_that_runs_out_of_steps_gives_the_best_of_those_that_say_it_or_
     assert found.steps == best and found.kl == seen[best][2]
 
 
+def test_the_probability_of_a_search_is_the_mean_over_contexts_of_that_of_the_object(edited: tuple) -> None:
+    model, _, _ = edited
+    _, (v,) = capture_keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
+    said = tokenise_statements(model, [FACT], CONTEXTS, ["{} is a"])
+    found = search_value(model, said, {mlp_out[1]: v}, Search(steps=1), lambda state, _: (state.nll, True))
+    log_p = score(model, [context + FACT.text for context in CONTEXTS], [FACT.new] * len(CONTEXTS))
+    assert found.steps == 0 and found.kl == pytest.approx(0, abs=1e-6)
+    assert found.probability == pytest.approx(float(log_p.exp().mean()), rel=1e-3)
+
+
 def test_the_search_leaves_no_gradient_and_every_weight_as_trainable_as_it_was(edited: tuple) -> None:
     model, _, _ = edited
     model.hf.transformer.wpe.weight.requires_grad_(False)
