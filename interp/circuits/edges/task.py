@@ -50,7 +50,8 @@ class Task:
             ```
         """
         clean, corrupt = noising(self.clean, self.corrupt).tokens(model)
-        select_one_token(clean, self.at), select_one_token(corrupt, self.at)
+        for tokens in (clean, corrupt):
+            select_one_token(tokens, self.at)
         return clean, corrupt
 
     def measure(self, said: Float[Tensor, "n vocab"], texts: Int[Tensor, "n"], count: Count) -> Float[Tensor, "n"]:
