@@ -5,7 +5,7 @@ from interp.features import map_dictionary
 from interp.workbench.arguments import LatentGiven, MapGiven, SearchGiven
 from interp.workbench.log import Entry
 from interp.workbench.progress import Document, Progress
-from interp.workbench.search import LatentLabels, find_by_label
+from interp.workbench.search import LabelTable, find_by_label
 from interp.workbench.session import Session, name_of
 
 
@@ -15,7 +15,7 @@ def search_latents(session: Session, given: SearchGiven, progress: Progress) -> 
     value = find_by_label(labels, given.words, top=given.top)
     progress.check()
     name = name_of("indexes", given.sae)
-    code = f"value = find_by_label(LatentLabels.of({name}), {given.words!r}, top={given.top})"
+    code = f"value = find_by_label(LabelTable.of({name}), {given.words!r}, top={given.top})"
     session.record(Entry("search", given.model_dump(), code, value))
     columns = ("latent", "label", "firing_rate", "largest")
     rows = list(zip(labels.latents, labels.labels, labels.firing_rates, labels.largest, strict=True))
@@ -57,7 +57,7 @@ def map_latents(session: Session, given: MapGiven, progress: Progress) -> Docume
     drawn = map_dictionary(sae, latents, neighbours=min(15, max(2, len(latents) // 2 - 1)))
     value = [drawn.kept.value, drawn.chance]
     code = (
-        f"latents = sorted(LatentLabels.of({name_of('indexes', given.sae)}).latents)\n"
+        f"latents = sorted(LabelTable.of({name_of('indexes', given.sae)}).latents)\n"
         f"drawn = map_dictionary({name_of('saes', given.sae)}, latents, neighbours={drawn.neighbours})\n"
         "value = [drawn.kept.value, drawn.chance]"
     )
@@ -72,7 +72,7 @@ def map_latents(session: Session, given: MapGiven, progress: Progress) -> Docume
     }
 
 
-def _labels(session: Session, sae: str) -> LatentLabels:
+def _labels(session: Session, sae: str) -> LabelTable:
     if sae not in session.labels:
         raise UnknownName(
             f"no index of {sae!r} was given, so its latents have no labels: make one with interp.features.index, or "

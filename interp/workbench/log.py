@@ -18,7 +18,7 @@ from interp.memory import Edit, Fact, preview
 from interp.memory.editors.registry import make_editors
 from interp.sae import load as load_sae
 from interp.steering import Names, Recipe, Sampling, add_direction, measure_dose_response, steer
-from interp.workbench.search import LatentLabels, find_by_label"""
+from interp.workbench.search import LabelTable, find_by_label"""
 
 
 @final

@@ -13,7 +13,7 @@ BLOCK: Final = 512
 
 @final
 @dataclass(frozen=True)
-class LatentLabels:
+class LabelTable:
     """The latents of an index that ever fire, those that fire most first, with what a search looks at.
 
     The records themselves stay on disk: of 8,192 latents they are 190 MB, and their labels 4 MB.
@@ -27,7 +27,7 @@ class LatentLabels:
 
     Examples:
         ```python
-        find_by_label(LatentLabels.of(FeatureIndex.open("index")), "bridge")
+        find_by_label(LabelTable.of(FeatureIndex.open("index")), "bridge")
         ```
     """
 
@@ -38,7 +38,7 @@ class LatentLabels:
     largest: tuple[float, ...]
 
     @staticmethod
-    def of(index: FeatureIndex) -> "LatentLabels":
+    def of(index: FeatureIndex) -> "LabelTable":
         """Label all latents of an index that ever fire.
 
         Cost: one reading of each table for each 512 latents.
@@ -47,7 +47,7 @@ class LatentLabels:
         rows = [_row(record, describe(record)) for record in _records(index)]
         rows.sort(key=lambda row: (-row[3], row[0]))
         latents, labels, words, rates, largest = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-        return LatentLabels(latents, labels, words, rates, largest)
+        return LabelTable(latents, labels, words, rates, largest)
 
     def place(self, latent: int) -> int | None:
         """Where a latent is in the lists; None where it never fires."""
@@ -58,12 +58,12 @@ class LatentLabels:
         return {latent: place for place, latent in enumerate(self.latents)}
 
 
-def find_by_label(labels: LatentLabels, words: str, *, top: int = 50) -> list[int]:
+def find_by_label(labels: LabelTable, words: str, *, top: int = 50) -> list[int]:
     """The latents whose label, tokens or promoted tokens hold every one of the words, those that fire most first.
 
     Examples:
         ```python
-        find_by_label(LatentLabels.of(index), "golden gate")
+        find_by_label(LabelTable.of(index), "golden gate")
         ```
     """
     wanted = words.casefold().split()

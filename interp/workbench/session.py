@@ -16,7 +16,7 @@ from interp.memory import Edit
 from interp.sae import SAE
 from interp.workbench.log import Entry, write_notebook, write_script
 from interp.workbench.made import Made
-from interp.workbench.search import LatentLabels
+from interp.workbench.search import LabelTable
 
 
 class Said(TypedDict):
@@ -58,13 +58,13 @@ class Session:
     origins: dict[str, str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
-    labels: dict[str, LatentLabels] = field(default_factory=dict)
+    labels: dict[str, LabelTable] = field(default_factory=dict)
     transcoders: dict[str, Transcoders] = field(default_factory=dict)
     made: Made = field(default_factory=Made)
 
     def __post_init__(self) -> None:
         for name, index in self.indexes.items():
-            self.labels[name] = LatentLabels.of(index)
+            self.labels[name] = LabelTable.of(index)
         if self.folder is not None and (self.folder / FILE).is_file():
             self._restore(self.folder)
 
