@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from transformers.convert_slow_tokenizer import bytes_to_unicode
-
 from hooks.huggingface import Tokenizer
 
 BROKEN: Final = "\ufffd"  # what part of a character decodes to
@@ -52,6 +50,8 @@ def pieces(tokenizer: Tokenizer | None, tokens: Sequence[int]) -> tuple[str, ...
 
 def _as_bytes(token: str, said: str) -> str:
     """The bytes of a token of byte-level BPE; what it decodes to if it is of another kind, or whole characters."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
     byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
     if not token or any(letter not in byte_of for letter in token):
         return said

@@ -107,7 +107,14 @@ TABLES = [
     (Neighbours(("fog", "sea"), torch.tensor([4, 1]), torch.tensor([0.5, 0.25])), 2, {"name": "fog", "number": 4}),
     (
         Dissection(
-            ("sky",), torch.zeros(2).long(), torch.tensor([0.5, 0.25]), torch.tensor([0.25, 0.5]), torch.ones(1)
+            ("sky",),
+            torch.zeros(2).long(),
+            torch.tensor([0.5, 0.25]),
+            torch.tensor([0.25, 0.5]),
+            torch.ones(1),
+            torch.zeros(1).long(),
+            torch.tensor([0.5]),
+            torch.tensor([0.25]),
         ),
         2,
         {"concept": "sky", "iou": 0.5, "shuffled": 0.25, "constant": 1.0, "detector": True},

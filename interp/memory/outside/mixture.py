@@ -289,14 +289,14 @@ def explain_vote(
     )
 
 
-def flip_weight(p_old: Share, p_new: Share, q_old: Share, q_new: Share) -> float:
+def flip_weight(p_old: Share, p_new: Share, q_old: Share, q_new: Share) -> float | None:
     """λ* = (p_old − p_new)/(p_old − p_new + q_new − q_old), above which a stored answer overtakes the model's.
 
-    p is the model's probability and q the memory's, of the old and the new answer. NaN where no weight does.
+    p is the model's probability and q the memory's, of the old and the new answer. None where no weight does.
 
     Examples:
         >>> round(flip_weight(0.8, 0.1, 0.0, 0.7), 6)
         0.5
     """
     gap, votes = p_old - p_new, q_new - q_old
-    return gap / (gap + votes) if gap + votes > 0 and votes > 0 else float("nan")
+    return gap / (gap + votes) if gap + votes > 0 and votes > 0 else None

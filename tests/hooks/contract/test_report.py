@@ -20,6 +20,7 @@ from hooks.interventions import scale
 from hooks.layout import taps
 from hooks.site import attn_out, logits, mlp_out, pattern, resid_mid, resid_post, resid_pre, z
 from hooks.tokens import Tokens
+from hooks.view import View
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -127,7 +128,8 @@ def test_the_wrong_final_norm_is_reported_and_only_unembedding_is_refused() -> N
 def test_a_divisor_of_the_final_norm_that_is_not_its_own_is_reported() -> None:
     model = unchecked()
     site = Site("ln_final_scale")
-    model.taps = {**model.taps, site: replace(model.taps[site], derive=lambda x: x.norm(dim=-1, keepdim=True) + 1)}
+    one_more = View(derive=lambda x: x.norm(dim=-1, keepdim=True) + 1)
+    model.taps = {**model.taps, site: replace(model.taps[site], view=one_more)}
     report = check(model)
     assert broken(report) == {"final scale"}
     assert set(report.refused) == {site}

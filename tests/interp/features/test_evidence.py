@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hooks import Model, capture, load
+from hooks.pieces import piece
 from hooks.site import embed, mlp_act, mlp_in, mlp_out, resid_post
 from interp.features import Feature, collect_evidence, measure_logit_effect
 from interp.features.evidence import Histogram
@@ -78,8 +79,8 @@ def test_promoted_tokens_are_those_of_the_final_norm_and_unembedding_by_hand(gpt
     assert torch.allclose(measure_logit_effect(gpt2, v), by_hand.detach(), atol=1e-4)
     seen = collect_evidence(letters, gpt2, TEXTS, H)
     up, down = by_hand.argsort(descending=True), by_hand.argsort()
-    assert [token for token, _ in seen.promoted] == [gpt2.tokenizer.decode([i]) for i in up[:10].tolist()]
-    assert [token for token, _ in seen.suppressed] == [gpt2.tokenizer.decode([i]) for i in down[:10].tolist()]
+    assert [token for token, _ in seen.promoted] == [piece(gpt2.tokenizer, i) for i in up[:10].tolist()]
+    assert [token for token, _ in seen.suppressed] == [piece(gpt2.tokenizer, i) for i in down[:10].tolist()]
     assert seen.suppressed[0][1] == pytest.approx(float(by_hand.min().detach()), abs=1e-4)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hooks import Model, capture
+from hooks.pieces import piece
 from hooks.position import everywhere
 from hooks.site import resid_post
 from interp.lenses import LogitLens, rank, read
@@ -105,4 +106,4 @@ def test_a_reading_prints_what_its_last_layer_says_after_the_last_token_of_the_f
     texts = ["fog over", "a bay"]
     found = read(LogitLens(decoder), texts)
     last = int(decoder.run(texts)[0, decoder.tokens(texts).mask[0].nonzero()[-1]].argmax())
-    assert f"says {[decoder.tokenizer.decode([last])]}" in repr(found)
+    assert f"says {[piece(decoder.tokenizer, last)]}" in repr(found)

@@ -65,7 +65,7 @@ def test_a_limit_that_is_passed_is_named_with_its_number() -> None:
     found = plan_job(LARGE, Machines.of("h100", 2))
     said = " ".join(found.warnings)
     assert "29 devices" in said and "there are 16" in said
-    assert "16.4 PB" in said and "ShardedTopK" in said
+    assert "16.4 PB" in said and "a thousandth" in said
     assert plan_job(Job(1e8, 768, 1e8, 24_576), Machines.of("h100")).warnings == ()
 
 
