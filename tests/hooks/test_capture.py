@@ -286,7 +286,7 @@ def test_more_mistakes_are_reported(gpt2: Model) -> None:
 
 def test_a_parallel_block_has_no_middle_and_says_so(fresh: Any) -> None:
     model = fresh("gpt_neox")
-    with pytest.raises(ValueError, match=r"\(GPTNeoXForCausalLM\) has no resid_mid: .* in parallel.*use resid_pre"):
+    with pytest.raises(ValueError, match=r"\(GPTNeoXForCausalLM\) has no resid_mid\.1: .* in parallel.*use resid_pre"):
         capture(model, "Fog", resid_mid[1])
     acts = capture(model, "Fog", model.sites)
     total = acts[resid_pre[1]] + acts[attn_out[1]] + acts[mlp_out[1]]

@@ -197,7 +197,7 @@ def test_a_phase_that_restarts_goes_on_from_an_export_as_from_the_run_itself_and
     training.train(tmp_path / "later", phases=(first, second), save_every=5)
     whole, later = (torch.load(tmp_path / run / "state.pt")["model"] for run in ("whole", "later"))
     assert all(torch.equal(whole[name], later[name]) for name in whole)
-    shortened.setattr(training, "_to_the_mean", lambda *_: None)
+    shortened.setattr(training, "_average_with", lambda *_: None)
     (tmp_path / "end").mkdir()
     torch.save(state, tmp_path / "end" / "state.pt")
     shutil.copy(tmp_path / "first" / "tokenizer.json", tmp_path / "end")

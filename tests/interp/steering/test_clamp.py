@@ -128,6 +128,6 @@ def test_a_wrong_width_is_refused(sae: TopK) -> None:
 
 def test_a_latent_written_at_another_site_than_it_is_read_at_is_not_clamped(sae: TopK) -> None:
     sae.sites = (mlp_in[1], mlp_out[1])
-    said = r"latent 3 is read at mlp_in\.1 and written at mlp_out\.1, .*: use adding\(sae\.direction\(3\)\)"
+    said = r"latent 3 is read at mlp_in\.1 and written at mlp_out\.1, .*: use add_direction\(sae\.direction\(3\)\)"
     with pytest.raises(ValueError, match=said):
         clamp_latent(sae, 3)

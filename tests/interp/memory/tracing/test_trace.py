@@ -129,7 +129,7 @@ def test_a_subject_written_twice_is_broken_where_the_fact_has_it(gpt2: Model) ->
     assert gpt2.tokenizer.decode(other.ids[1], skip_special_tokens=True) == "Oslo is in Rome now"
     effects = [locate(gpt2, [one]).effect for one in (fact, first, last)]
     assert effects[0] == effects[1] != effects[2]
-    with pytest.raises(ValueError, match="'so Rome' does not spell 'Rome' at its character 0: give where it begins"):
+    with pytest.raises(ValueError, match="'so Rome' does not have 'Rome' at its character 0: give the character"):
         Subject("so Rome", "a", "Rome", 0)
 
 
