@@ -11,9 +11,8 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def dictionary(model: Model, folder: Path) -> tuple[TopK, FeatureIndex]:
 
 def latencies(model: Model, page: Workbench) -> dict[str, Any]:
     """Each answer next to the plain call of the same model in the same process; no job runs when the next is timed."""
-    opened: list[Any] = []
+    opened: list[HTTPResponse] = []
     steered = {"prompt": PROMPT, "directions": [{"dose": 1.0, "sae": "main", "latent": 3}], "max_new_tokens": 40}
     plain = in_turn(
         {
@@ -78,7 +77,7 @@ def latencies(model: Model, page: Workbench) -> dict[str, Any]:
             "capture of all layers, plain": lambda: capture(model, PROMPT, "resid_post.*"),
             "search of 8,192 latents, by the page": lambda: first(page, "search", SEARCH, "result"),
             "page, script and style": lambda: [
-                fetch(page, path) for path in ("/", "/app.js", "/graph.js", "/style.css")
+                fetch(page, path).read() for path in ("/", "/app.js", "/graph.js", "/style.css")
             ],
         },
         repeats=REPEATS,
@@ -131,26 +130,40 @@ def load_of_clients(model: Model, page: Workbench) -> dict[str, Any]:
     }
 
 
+class Busy(Exception):
+    """The queue is full."""
+
+
 def again(ask: Callable[[], Any]) -> Any:
     """Ask until the queue has room."""
     while True:
         try:
             return ask()
-        except urllib.error.HTTPError as error:
-            if error.code != 429:
-                raise
+        except Busy:
             time.sleep(0.01)
 
 
-def fetch(page: Workbench, path: str, body: Any = None) -> Any:
-    """A request as the page makes it."""
+kept = threading.local()
+
+
+def fetch(page: Workbench, path: str, body: Any = None) -> HTTPResponse:
+    """A request as a browser makes it: on the connection that is open, if what was asked before has been read."""
+    connection = getattr(kept, "connection", None)
+    if connection is None or (connection.host, connection.port) != ("127.0.0.1", page.port):
+        connection = kept.connection = HTTPConnection("127.0.0.1", page.port, timeout=120)
     headers = {"Authorization": f"Bearer {page.token}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{page.port}{path}", data, headers)
-    return urllib.request.urlopen(request, timeout=120)
+    connection.request("GET" if data is None else "POST", path, data, headers)
+    answer = connection.getresponse()
+    if answer.status == 429:
+        answer.read()
+        raise Busy
+    if answer.status >= 400:
+        raise RuntimeError(answer.read().decode())
+    return answer
 
 
-def begin(page: Workbench, kind: str, args: Any, opened: list[Any]) -> None:
+def begin(page: Workbench, kind: str, args: Any, opened: list[HTTPResponse]) -> None:
     """Queue an action, wait for its first token, and leave the rest of its events to be read."""
     stream = events(page, kind, args)
     while not stream.readline().startswith(b"event: token"):
@@ -158,7 +171,7 @@ def begin(page: Workbench, kind: str, args: Any, opened: list[Any]) -> None:
     opened.append(stream)
 
 
-def events(page: Workbench, kind: str, args: Any) -> Any:
+def events(page: Workbench, kind: str, args: Any) -> HTTPResponse:
     """Queue an action and open the stream of its events."""
     job = json.load(fetch(page, "/api/v1/jobs", {"kind": kind, "args": args}))["id"]
     return fetch(page, f"/api/v1/jobs/{job}/events")
@@ -166,11 +179,12 @@ def events(page: Workbench, kind: str, args: Any) -> Any:
 
 def first(page: Workbench, kind: str, args: Any, event: str) -> Any:
     """Queue an action and wait for the first event of a kind."""
-    named = ""
-    for line in events(page, kind, args):
+    named, stream = "", events(page, kind, args)
+    for line in stream:
         if line.startswith(b"event: "):
             named = line[7:].strip().decode()
         elif line.startswith(b"data: ") and named == event:
+            stream.read()
             return json.loads(line[6:])
         elif named == "error":
             raise RuntimeError(line.decode())
