@@ -76,8 +76,8 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
                 largest[i] = torch.maximum(largest[i], z.most(f))
                 loss = loss + self._add_layer(i, z, f, above, x[:, i].contiguous(), g, norms[i], for_norms[i], n)
         loss = loss + squared_error / n / self.scale + self._lift(whole[0], dead, norms, for_norms)
-        for D, W, weigh in zip(sae.decoders(_grad(sae.W_dec)), sae.decoders(), for_norms / norms, strict=True):
-            D.addcmul_(W, weigh[:, None, None])
+        for D, W, factor in zip(sae.decoders(_grad(sae.W_dec)), sae.decoders(), for_norms / norms, strict=True):
+            D.addcmul_(W, factor[:, None, None])
         return Step(loss, squared_error / n, on / n, largest.flatten())
 
     def _switch(self, layer: int, z: Chunk) -> tuple[Tensor, Tensor | None]:  # noqa: ARG002

@@ -219,11 +219,11 @@ class ShardedTopKObjective(Objective[ShardedTopK]):
             scale = sae.aux_coefficient / V_e
             latents = dead.nonzero().flatten()
             revived = sae._mine(*sae._select_dead(pre, latents))
-            left = e - sae._decode(*revived)
-            found = sae._backward(left * (-2 * scale / len(e)), *revived, centred)
-            sae.W_dec.grad += found[0]
-            for_W_enc, sae.b_enc.grad = for_W_enc + found[1], sae.b_enc.grad + found[2]
-            loss = loss + scale * left.pow(2).sum(1).mean()
+            e_aux = e - sae._decode(*revived)
+            by_aux = sae._backward(e_aux * (-2 * scale / len(e)), *revived, centred)
+            sae.W_dec.grad += by_aux[0]
+            for_W_enc, sae.b_enc.grad = for_W_enc + by_aux[1], sae.b_enc.grad + by_aux[2]
+            loss = loss + scale * e_aux.pow(2).sum(1).mean()
         sae.W_enc.grad = for_W_enc.T
         sae.b_dec.grad = (e * (-2 / (len(rows) * V))).sum(0) - _sum(sae.W_enc @ sae.b_enc.grad)
         largest = largest_per_latent(values, indices, sae.d_sae)
