@@ -1,4 +1,4 @@
-"""How a cross-layer transcoder learns: its loss, and the gradients of that written out layer by layer."""
+"""How a cross-layer transcoder learns: its loss, and the gradients of the loss, written out layer by layer."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ from interp.sae.numerics.top_k import places_above
 
 
 class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
-    """The loss of `CrossLayerTranscoder`, its gradients written out: three sparse products for each layer."""
+    """The loss of `CrossLayerTranscoder`, with its gradients written out: three sparse products for each layer."""
 
     @property
     def scale(self) -> float:
@@ -29,7 +29,7 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
 
     @abstractmethod
     def pieces(self, x: Float[Tensor, "n layer d_model"]) -> Iterator[tuple[slice, list[Chunk]]]:
-        """Rows, and what training keeps of each layer's latents there; or somewhat more."""
+        """Rows, and each layer's latents there: all that training keeps; what is more, `_switch` sets to 0."""
 
     @abstractmethod
     def keep_latents(self, x: Float[Tensor, "n layer d_model"]) -> Float[Tensor, "n layer latent"]:
@@ -40,7 +40,7 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
         return a.new_zeros(())
 
     def loss(self, rows: Float[Tensor, "n _ d_model"], dead: Bool[Tensor, "latent"]) -> Step:
-        """The loss by autograd, over dense latents; `gradients` gives the same with their gradients written out."""
+        """The loss over dense latents, for autograd; `gradients` computes the same without it."""
         sae = self.sae
         x, y = sae.parts(rows)
         a = self.keep_latents(x)
@@ -76,12 +76,12 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
                 largest[i] = torch.maximum(largest[i], z.most(f))
                 loss = loss + self._add_layer(i, z, f, above, x[:, i].contiguous(), g, norms[i], for_norms[i], n)
         loss = loss + squared_error / n / self.scale + self._lift(whole[0], dead, norms, for_norms)
-        for D, W, weigh in zip(sae.decoders(_grad(sae.W_dec)), sae.decoders(), for_norms / norms, strict=True):
-            D.addcmul_(W, weigh[:, None, None])
+        for D, W, factor in zip(sae.decoders(_grad(sae.W_dec)), sae.decoders(), for_norms / norms, strict=True):
+            D.addcmul_(W, factor[:, None, None])
         return Step(loss, squared_error / n, on / n, largest.flatten())
 
     def _switch(self, layer: int, z: Chunk) -> tuple[Tensor, Tensor | None]:  # noqa: ARG002
-        """The values of latents that are kept, and by how much they exceed their thresholds where those are learnt."""
+        """The latents, 0 where they are not kept; and z - theta where thresholds are learnt, else None."""
         return z.values, None
 
     def _penalise(
@@ -93,7 +93,7 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
         for_f: Tensor,  # noqa: ARG002
         for_norms: Tensor,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
-        """The penalty of one layer's latents; its gradients are added to those of f and of norms."""
+        """The penalty of one layer's latents; adds its gradients to `for_f` and `for_norms`."""
         return f.new_zeros(())
 
     def _write(
@@ -118,7 +118,7 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
         for_norms: Float[Tensor, "latent"],
         n: int,
     ) -> Float[Tensor, ""]:
-        """Add one layer's gradients, g being that by y_hat; returns its penalty."""
+        """Add the gradients of one layer's weights, given g = dL/dy_hat; returns the penalty of its latents."""
         sae = self.sae
         D = sae.decoders()[layer].flatten(1)
         g = g[:, layer : layer + sae.widths[layer]].flatten(1)
@@ -137,7 +137,7 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
     def _lift(
         self, x: Float[Tensor, "n layer d_model"], dead: Bool[Tensor, "latent"], norms: Tensor, for_norms: Tensor
     ) -> Float[Tensor, ""]:
-        """lambda_P E sum_dead ReLU(theta_i - z_i) ||W_dec,i||, with its gradients."""
+        """lambda_P E sum_dead ReLU(theta_i - z_i) ||W_dec,i||; adds its gradients."""
         sae, loss = self.sae, x.new_zeros(())
         c = sae.pre_act_coefficient / len(x)
         for layer, silent in enumerate(dead.view(sae.n_layers, -1) if c else ()):
@@ -161,11 +161,12 @@ class ThresholdObjective(CrossLayerObjective):
     """Learnt thresholds, and lambda E sum_i tanh(c ||W_dec,i|| a_i)."""
 
     def pieces(self, x: Float[Tensor, "n layer d_model"]) -> Iterator[tuple[slice, list[Chunk]]]:
-        """Blocks of rows, with all that is near a threshold or above it."""
+        """Blocks of rows, with at least the latents above the threshold or within half a bandwidth below it."""
         sae = self.sae
         for start in range(0, len(x), BLOCK):
             rows = x[start : start + BLOCK]
             found = [
+                # BLOCK rows come as one chunk
                 next(iter(encode_chunks(rows[:, i].contiguous(), Encoder(sae.W_enc[i], sae.b_enc[i]), floor)))[1]
                 for i, floor in enumerate(sae.threshold - sae.bandwidth / 2)
             ]
@@ -177,19 +178,19 @@ class ThresholdObjective(CrossLayerObjective):
         return jump(z.flatten(1), self.sae.threshold.flatten(), self.sae.bandwidth).view_as(z)
 
     def penalty(self, a: Float[Tensor, "n layer latent"]) -> Float[Tensor, ""]:
-        """Lambda E sum_i tanh(c ||W_dec,i|| a_i)."""
+        """The term lambda E sum_i tanh(c ||W_dec,i|| a_i)."""
         sae = self.sae
         return self.sparsity_share * sae.coefficient * (sae.tanh_scale * sae.norms() * a).tanh().sum((1, 2)).mean()
 
     def _switch(self, layer: int, z: Chunk) -> tuple[Tensor, Tensor]:
-        """As `jump` does."""
+        """z 1[z > theta], as `jump` has it, and z - theta."""
         above = z.values - z.of(self.sae.threshold[layer])
         return zero_where_off(z.values, above), above
 
     def _penalise(
         self, z: Chunk, f: Tensor, norms: Float[Tensor, "latent"], n: int, for_f: Tensor, for_norms: Tensor
     ) -> Float[Tensor, ""]:
-        """Tanh, with the gradients of both its factors."""
+        """The tanh penalty, with its gradients by f and by the norms."""
         weight, c = self.sparsity_share * self.sae.coefficient / n, self.sae.tanh_scale
         saturated = (f * z.of(c * norms)).tanh_()
         slope = (1 - saturated.square()) * (weight * c)
@@ -204,7 +205,7 @@ class ThresholdObjective(CrossLayerObjective):
 
 
 class BatchObjective(CrossLayerObjective):
-    """The n k largest latents of a batch, of all layers together; theta follows the smallest that is kept."""
+    """Training keeps the n k largest latents of a batch, of all layers together; theta follows the smallest kept."""
 
     @property
     def scale(self) -> float:
@@ -224,7 +225,11 @@ class BatchObjective(CrossLayerObjective):
 
     @torch.no_grad()
     def select(self, x: Float[Tensor, "n layer d_model"]) -> list[Code]:
-        """The floor(n k) largest positive entries of all layers' z; ties with the last are kept."""
+        """The floor(n k) largest positive entries of all layers' z, n being of all processes; moves theta (`follow`).
+
+        Entries equal to the smallest one kept are kept too. A threshold guessed from a sample leaves few to rank; where
+        it proves too high, a lower one is tried.
+        """
         sae, n = self.sae, len(x)
         assert sae.k is not None
         by = [Encoder(W, b) for W, b in zip(sae.W_enc, sae.b_enc, strict=True)]
@@ -235,7 +240,7 @@ class BatchObjective(CrossLayerObjective):
             threshold = guess_threshold(sample, min(spare * sae.k, sae.d_sae))
             found = [_above(part, e, threshold) for part, e in zip(inputs, by, strict=True)]
             last = kth_largest(torch.cat([values for values, _ in found]), count)
-            if not any_process((last < threshold) & (threshold != 0)):  # every process calls this
+            if not any_process((last < threshold) & (threshold != 0)):  # processes go on, or stop, together
                 break
         kept = [(values[values >= last], places[values >= last]) for values, places in found]
         self.follow(torch.cat([values for values, _ in kept]))
@@ -255,7 +260,7 @@ class BatchObjective(CrossLayerObjective):
         set_threshold(self.sae.threshold.data, (torch.cat(values) for values in kept))
 
     def keep_latents(self, x: Float[Tensor, "n layer d_model"]) -> Float[Tensor, "n layer latent"]:
-        """Z where it is among the n k largest."""
+        """The values z that are among the n k largest and positive; 0 elsewhere."""
         z = self.sae.pre(x)
         k = self.sae.k
         assert k is not None
@@ -264,19 +269,19 @@ class BatchObjective(CrossLayerObjective):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Put a latent's decoders back to norm 1, together."""
+        """Put each latent's decoders, all layers together, back to norm 1."""
         for D in self.sae.decoders():
             D /= D.flatten(1).norm(dim=1)[:, None, None]
 
 
 def _grad(parameter: Tensor) -> Tensor:
-    """A parameter's gradient, which is there."""
+    """The gradient of a parameter, which must have one."""
     assert parameter.grad is not None
     return parameter.grad
 
 
 def _above(x: Float[Tensor, "n d_model"], by: Encoder, threshold: float) -> tuple[Float[Tensor, "_"], Int[Tensor, "_"]]:
-    """The entries of x W^T + b above a threshold: values, and places in the flattened matrix, which rise."""
+    """The entries of x W^T + b above a threshold: values, and places in the flattened matrix, ascending."""
     values, places = [], []
     for number, pre in enumerate(blocks(x, by)):
         found = places_above(pre, threshold)

@@ -20,25 +20,27 @@ from interp.sae.numerics.sparse import times_rows
 class CrossLayerTranscoder(CrossLayerWeights):
     """Latents of every feed-forward layer, each of which writes to its own layer and to later ones (Ameisen 2025).
 
-        z^l   = x^l W_enc^l^T + b_enc^l,        a^l = z^l 1[z^l > theta^l]
-        y^l   = sum_{i <= l} a^i W_dec^{i->l} + b_dec^l  (+ x^l W_skip^l)
-        L     = E sum_l ||y^l - y_hat^l||^2  +  lambda E sum_i tanh(c ||W_dec,i|| a_i)
-                + lambda_P E sum_dead ReLU(theta_i - z_i) ||W_dec,i||
+        z^l     = x^l W_enc^l^T + b_enc^l,        a^l = z^l 1[z^l > theta^l]
+        y_hat^l = sum_{i <= l} a^i W_dec^{i->l} + b_dec^l  (+ x^l W_skip^l)
+        L       = E sum_l ||y^l - y_hat^l||^2  +  lambda E sum_i tanh(c ||W_dec,i|| a_i)
+                  + lambda_P E sum_dead ReLU(theta_i - z_i) ||W_dec,i||
 
-    x^l is what layer l reads and y^l what it writes, `[n 2*layer d_model]` in a source's row: all that is read, then
-    all that is written, as `across` gives them. ||W_dec,i|| is the norm of a latent's decoders to all its layers
-    together, E the mean over tokens. Thresholds learn as those of `JumpReLU` do. With `k` given, training keeps the n k
-    largest latents of a batch of n tokens, of all layers together, there is no tanh, L is in units of the variance of
-    y, and ||W_dec,i|| is 1 (BatchTopK); theta is then the mean over batches of the smallest latent kept, by the final
-    weights. Latents are numbered through: the first d_sae / n_layers are layer 0's.
+    x^l is what layer l reads and y^l what it writes. A source's rows are `[n 2*layer d_model]`, first what all layers
+    read and then what all of them write, as `across` gives them. ||W_dec,i|| is the norm of a latent's decoders to all
+    its layers together, E the mean over tokens. Thresholds learn as those of `JumpReLU` do. Latents are numbered
+    across layers: the first d_sae / n_layers are layer 0's.
+
+    With `k` given (BatchTopK), training keeps the n k largest latents of a batch of n tokens, of all layers together.
+    There is then no tanh, the squared error is divided by the variance of y, and ||W_dec,i|| is kept at 1. At the end
+    theta is the mean over batches of the smallest latent kept, by the final weights.
 
     Args:
         d_in: width of what a layer reads and writes.
         d_sae: latents of all layers together, as many for each.
         n_layers: feed-forward layers.
         k: latents per token, of all layers together; None for learnt thresholds.
-        reach: to how many layers a latent writes, its own included; all later ones unless given. 1 makes
-            transcoders of one layer each, trained together.
+        reach: to how many layers a latent writes, its own included; unless given, to its own and all later ones. 1
+            makes transcoders of one layer each, trained together.
         coefficient: lambda; a trainer raises it from 0 (`Schedule.sparsity_warm_up`).
         bandwidth: of the kernels that thresholds learn through.
         initial_threshold: theta at the start.
@@ -99,7 +101,7 @@ class CrossLayerTranscoder(CrossLayerWeights):
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n *d"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
-        """As for every autoencoder."""
+        """The latents as values and indices; dense, for one block of rows at a time, so that memory stays bounded."""
         found = [super(CrossLayerTranscoder, self).encode_sparse(rows) for rows in x.split(BLOCK)]
         width = max(values.shape[1] for values, _ in found)
         values, indices = (
@@ -121,7 +123,7 @@ class CrossLayerTranscoder(CrossLayerWeights):
         return y_hat
 
     def _absorb(self, normalisation: Normalisation) -> None:
-        """As for a transcoder, layer by layer; the normalisation is of rows [x, y]."""
+        """As for a transcoder, layer by layer; the normalisation is of rows that hold x and then y, of every layer."""
         L = self.n_layers
         m, M, back = normalisation.doubles(self.W_dec.device)
         with torch.no_grad():
@@ -142,7 +144,7 @@ class CrossLayerTranscoder(CrossLayerWeights):
 
         Raises:
             OutOfRange: the latent does not exist, or does not write there.
-            InvalidArgument: as for every autoencoder.
+            InvalidArgument: as `SAE.direction` says.
         """
         largest = self._largest(latent)
         own, number = divmod(latent, self.per_layer)
@@ -152,12 +154,12 @@ class CrossLayerTranscoder(CrossLayerWeights):
         return Direction(vector, site, f"sae latent {latent}", largest * float(vector.norm()), self.fingerprint)
 
     def settings(self) -> dict[str, Any]:
-        """All that the constructor takes."""
+        """What the constructor takes, the sizes and the seed apart."""
         names = ("n_layers", "k", "reach", "coefficient", "bandwidth", "initial_threshold", "tanh_scale")
         return {name: getattr(self, name) for name in (*names, "pre_act_coefficient", "skip")}
 
     def objective(self) -> CrossLayerObjective:
-        """Squared error with a tanh penalty, or with the largest of a batch."""
+        """`ThresholdObjective` where thresholds are learnt, `BatchObjective` where `k` is given."""
         return ThresholdObjective(self) if self.k is None else BatchObjective(self)
 
     def _input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -13,9 +13,10 @@ from interp.sae.architectures.sae import SAE, check_count
 class CrossLayerWeights(SAE, ABC):
     """Weights W_enc^l, b_enc^l, theta^l, b_dec^l and W_skip^l of each layer, and W_dec^{i->l} of each and later ones.
 
-    `W_dec` holds the decoders of layer 0's latents, then those of layer 1's, and so on; of one layer a row for each
-    latent and each layer it writes to, as `decoders` takes them apart. Encoder rows begin with norm 1, decoders as
-    they were drawn, all else at 0. The settings that training reads are set by `CrossLayerTranscoder`.
+    `W_dec` holds the decoders of layer 0's latents, then those of layer 1's, and so on. The rows of one latent
+    follow each other, one for each layer that it writes to; `decoders` takes them apart. Encoder rows begin with norm
+    1, decoders as they were drawn, all else at 0.
+    `CrossLayerTranscoder` scales the decoders and sets what training reads.
     """
 
     transcodes: bool = True
@@ -58,7 +59,7 @@ class CrossLayerWeights(SAE, ABC):
     def decoders(
         self, of: Float[Tensor, "_ d_model"] | None = None
     ) -> tuple[Float[Tensor, "latent layer d_model"], ...]:
-        """The decoders of each layer's latents, to that layer and those after it: parts of the memory of `W_dec`."""
+        """The decoders of each layer's latents, to that layer and later ones: views of `W_dec`, or of what is given."""
         W, parts = self.W_dec if of is None else of, [self.per_layer * width for width in self.widths]
         return tuple(D.view(self.per_layer, width, -1) for D, width in zip(W.split(parts), self.widths, strict=True))
 
@@ -88,7 +89,7 @@ class CrossLayerWeights(SAE, ABC):
         return torch.einsum("...ld,lfd->...lf", x, self.W_enc) + self.b_enc
 
     def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n layer d_model"]:
-        """What latents write to each layer, and b_dec; a linear path is not in it."""
+        """What latents write to each layer, and b_dec; the linear path is left out, as it needs x."""
         a = f.unflatten(-1, (self.n_layers, self.per_layer))
         written = [torch.einsum("...f,fld->...ld", a[..., i, :], D) for i, D in enumerate(self.decoders())]
         layers = [

@@ -13,7 +13,7 @@ from interp.sae.numerics.ranking import Encoder
 
 
 class Gated(SAE):
-    """A gate chooses latents under the penalty, a magnitude free of it says how large (Rajamanoharan et al. 2024a).
+    """A gate under a penalty chooses latents; a magnitude without one is their size (Rajamanoharan et al. 2024a).
 
         pi    = (x - b_dec) W_enc
         f     = 1[pi + b_gate > 0] ReLU(exp(r_mag) pi + b_mag),        x_hat = f W_dec + b_dec
@@ -44,11 +44,11 @@ class Gated(SAE):
         return self.gate(self.pi(self._input(x)))
 
     def settings(self) -> dict[str, Any]:
-        """The `coefficient`."""
+        """What the constructor takes, the sizes and the seed apart."""
         return {"coefficient": self.coefficient}
 
     def pi(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
-        """What both read: pi = (x - b_dec) W_enc."""
+        """What gate and magnitude both read: pi = (x - b_dec) W_enc."""
         return (x - self.b_dec) @ self.W_enc
 
     def gate(self, pi: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n latent"]:
@@ -81,31 +81,31 @@ class GatedObjective(Objective[Gated]):
     def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
         """Fill `.grad` with the exact gradient of the loss on this batch and return what the batch did.
 
-        dL/dpi = exp(r_mag) dL/df where f > 0, plus dL/dg where g > 0.
+        dL/dpi = exp(r_mag) dL/df where f > 0, plus dL/dg where g > 0; g is the ReLU of the gate, as in `loss`.
         """
         sae = self.sae
         n, weight = len(rows), self.sparsity_share * sae.coefficient / len(rows)
         centred, scale, sums = rows - sae.b_dec, sae.r_mag.exp(), BatchSums(rows, sae.d_sae)
         W_dec, W_enc, b_dec = torch.zeros_like(sae.W_dec), torch.zeros_like(sae.W_enc.T), torch.zeros_like(sae.b_dec)
-        b_gate, b_mag, r_mag, for_pre = (torch.zeros_like(sae.b_mag) for _ in range(4))
+        b_gate, b_mag, r_mag, total_for_pi = (torch.zeros_like(sae.b_mag) for _ in range(4))
         for at, pi in encode_chunks(centred, Encoder(sae.W_enc.T, torch.zeros_like(sae.b_mag)), -sae.b_gate):
-            x, gate = centred[at], (pi.values + pi.of(sae.b_gate)).relu_()
-            f = zero_where_off((pi.values * pi.of(scale)).add_(pi.of(sae.b_mag)).relu_(), gate)
-            error, of_gate = pi.times(f, sae.W_dec).sub_(x), pi.times(gate, sae.W_dec).sub_(x)
+            x, g = centred[at], (pi.values + pi.of(sae.b_gate)).relu_()
+            f = zero_where_off((pi.values * pi.of(scale)).add_(pi.of(sae.b_mag)).relu_(), g)
+            error, by_gate = pi.times(f, sae.W_dec).sub_(x), pi.times(g, sae.W_dec).sub_(x)
             sums.add(pi, f, error)
-            sums.loss = sums.loss + sum_of_squares(of_gate) / n + weight * gate.sum()
-            g = error.mul_(2 / n)
-            for_f = zero_where_off(pi.dots(g, sae.W_dec), f)
-            for_gate = zero_where_off(pi.dots(of_gate.mul_(2 / n), sae.W_dec).add_(weight), gate)
-            b_gate += pi.total(for_gate)
+            sums.loss = sums.loss + sum_of_squares(by_gate) / n + weight * g.sum()
+            for_x_hat = error.mul_(2 / n)
+            for_f = zero_where_off(pi.dots(for_x_hat, sae.W_dec), f)
+            for_g = zero_where_off(pi.dots(by_gate.mul_(2 / n), sae.W_dec).add_(weight), g)
+            b_gate += pi.total(for_g)
             b_mag += pi.total(for_f)
             for_f.mul_(pi.of(scale))
-            for_pi = for_gate.add_(for_f)
+            for_pi = for_g.add_(for_f)
             r_mag += pi.total(for_f.mul_(pi.values))
-            for_pre += pi.total(for_pi)
-            pi.add_transposed(W_dec, f, g)
+            total_for_pi += pi.total(for_pi)
+            pi.add_transposed(W_dec, f, for_x_hat)
             pi.add_transposed(W_enc, for_pi, x)
-            b_dec += g.sum(0)
-        sae.W_dec.grad, sae.W_enc.grad, sae.b_dec.grad = W_dec, W_enc.T, b_dec - sae.W_enc @ for_pre
+            b_dec += for_x_hat.sum(0)
+        sae.W_dec.grad, sae.W_enc.grad, sae.b_dec.grad = W_dec, W_enc.T, b_dec - sae.W_enc @ total_for_pi
         sae.b_gate.grad, sae.b_mag.grad, sae.r_mag.grad = b_gate, b_mag, r_mag
         return sums.step()

@@ -33,11 +33,11 @@ class JumpReLU(SAE):
     L0*)^2, L0* being `target_l0` (Gemma Scope 2); "tanh" is sum_i tanh(c f_i ||W_dec,i||), c being `tanh_scale`
     (Anthropic, January 2025). Thresholds are learnt by the straight-through derivatives of `jump` and `step`, with
     kernels of width `bandwidth` about the threshold, in units of z. They stay at or above 0, and in float32. The
-    paper's bandwidth and first threshold are 0.001, for E||x||^2 = 1; those here are SAELens's. Adam's first beta
-    is 0, as in the paper.
+    paper's bandwidth and first threshold are 0.001, for E||x||^2 = 1; the defaults here are those of SAELens. Adam's
+    first beta is 0, as in the paper.
 
-    `pre_act_coefficient` lifts dead latents by adding c E sum_dead ReLU(theta_i - z_i) ||W_dec,i||; Anthropic
-    takes 3e-6. `coefficient` is lambda.
+    `coefficient` is lambda. Where `pre_act_coefficient`, lambda_P, is above 0, dead latents are lifted by a further
+    term of L, lambda_P E sum_dead ReLU(theta_i - z_i) ||W_dec,i||; Anthropic takes lambda_P = 3e-6.
 
     ```python
     train(JumpReLU(d_in=256, d_sae=2048, penalty="quadratic", target_l0=32), source, lr=7e-5)
@@ -95,7 +95,7 @@ class JumpReLU(SAE):
         return jump(z, self.threshold, self.bandwidth)
 
     def settings(self) -> dict[str, Any]:
-        """All that the constructor takes."""
+        """What the constructor takes, the sizes and the seed apart."""
         names = ("penalty", "coefficient", "bandwidth", "initial_threshold", "target_l0", "tanh_scale")
         return {name: getattr(self, name) for name in (*names, "pre_act_coefficient")}
 
@@ -130,7 +130,9 @@ class JumpReLUObjective(Objective[JumpReLU]):
     def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
         """Fill `.grad` with the exact gradient of the loss on this batch and return what the batch did.
 
-        dL/dz = dL/df where z > theta; dL/dtheta sums -(theta dL/df + dL/dH) / epsilon over z near theta.
+        dL/dz = dL/df where z > theta; dL/dtheta sums -(theta dL/df + dL/dH) / epsilon over z within epsilon / 2 of
+        theta, epsilon being the bandwidth. The lift of dead latents adds -c to dL/dz and c to dL/dtheta where
+        z < theta, c = lambda_P ||W_dec,i|| / n.
         """
         sae = self.sae
         n, theta, sums = len(rows), sae.threshold.to(rows.dtype), BatchSums(rows, sae.d_sae)
@@ -169,13 +171,13 @@ class JumpReLUObjective(Objective[JumpReLU]):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Keep thresholds at or above 0: below it, negative latents would pass."""
+        """Keep thresholds at or above 0: with one below 0, negative latents would pass."""
         self.sae.threshold.clamp_(min=0)
 
     def _penalise(
         self, z: Chunk, f: Tensor, norms: Tensor, n: int, sums: BatchSums, for_f: Tensor, for_norms: Tensor
     ) -> Tensor:
-        """Add a piece's penalty to the loss and to the gradients of f and of norms; the gradient of H(z - theta)."""
+        """Add a chunk's penalty to the loss, and its gradients to those of f and of norms; returns dL/dH(z - theta)."""
         sae = self.sae
         weight = self.sparsity_share * sae.coefficient / n
         if sae.penalty == "tanh":
@@ -209,8 +211,8 @@ def step(
     """The step H(z - theta), with dH/dtheta = -K((z - theta) / epsilon) / epsilon, and dH/dz = 0.
 
     K is 1 on (-1/2, 1/2) and 0 outside, so the mean of dH/dtheta over rows estimates minus the density of z at theta
-    (Rajamanoharan et al. 2024b, equations 11 and 12). z is what comes before the jump: after it, the lower half
-    of the kernel would be lost.
+    (Rajamanoharan et al. 2024b, equations 11 and 12). Give z from before the jump: after it, the lower half of the
+    kernel would be lost.
     """
     return _Step.apply(z, threshold, bandwidth)  # pyright: ignore[reportReturnType]
 

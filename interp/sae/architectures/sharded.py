@@ -27,23 +27,22 @@ from interp.sae.numerics.median import geometric_median
 from interp.sae.numerics.sparse import Code, largest_per_latent, times_rows
 
 DENSE: Final = 1 << 30
-"""Bytes of dense latents beyond which they are refused."""
+"""The most bytes of dense latents that `encode` gives; more are refused."""
 
 
 class ShardedTopK(SAE):
     """`TopK` with d_sae / world latents in each process: the same function, loss and weights, to rounding.
 
-        pre_r  = (x - b_dec) W_enc,r + b_enc,r                        each process its own latents
-        f      = ReLU(pre) where it is among the k largest of all      from the k largest of each, gathered
+        pre_r  = (x - b_dec) W_enc,r + b_enc,r                        in process r, of its own latents
+        f      = ReLU(pre) where it is among the k largest of all      chosen from the k largest of each process
         x_hat  = sum_r f_r W_dec,r + b_dec                             added up by all-reduce
 
     Every process reads every row; b_dec is the same in all. Only what is kept is exchanged: n k values and indices,
     and one n x d_model sum for the reconstruction, one for the auxiliary loss. The first decoder is that of `TopK`
     with the same seed, of which each process draws its own rows. The process group must have begun (`torchrun`, then
-    `hooks.store.processes.processes` or `init_process_group`). No process ever holds the others' weights:
-    `save_shards` and `load_shards` write and read a file for each, for any number of processes, and `evaluate`,
-    `search` and `index`, called in every process, exchange codes only. `whole()` gathers a plain `TopK`, where that
-    fits.
+    `hooks.store.processes.processes` or `init_process_group`). `save_shards` and `load_shards` write and read a file
+    for each process, for any number of them, and `evaluate`, `search` and `index`, called in every process, exchange
+    codes only. Only `whole()` gathers the others' weights: it gives a plain `TopK`, where that fits in memory.
 
     ```python
     torch.distributed.init_process_group("nccl")
@@ -101,7 +100,7 @@ class ShardedTopK(SAE):
         return dense.scatter(1, indices, values).view(*x.shape[:-1], self.d_sae)
 
     def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n d_model"]:
-        """The reconstruction, each process adding what its latents decode to."""
+        """The reconstruction: the sum over processes of what each one's latents decode to, and b_dec."""
         return _sum(f[..., self.own.start : self.own.stop] @ self.W_dec) + self.b_dec
 
     @torch.no_grad()
@@ -121,7 +120,7 @@ class ShardedTopK(SAE):
         return self._decode(*self._mine(values, indices)) + self.b_dec
 
     def settings(self) -> dict[str, Any]:
-        """As for `TopK`."""
+        """The settings of `TopK`."""
         return {"k": self.k, "k_aux": self.k_aux, "aux_coefficient": self.aux_coefficient}
 
     def whole(self) -> TopK:
@@ -139,7 +138,7 @@ class ShardedTopK(SAE):
         return whole
 
     def _absorb(self, normalisation: Normalisation) -> None:  # noqa: ARG002
-        """Is refused: what is written and used is `whole()`."""
+        """Refuse: a normalisation is folded into the weights of `whole()`, not into a share of them."""
         check_whole(self, "a normalisation of its weights")
 
     def _join(self, own: Float[Tensor, "_ ..."]) -> Float[Tensor, "_ ..."]:
@@ -149,7 +148,7 @@ class ShardedTopK(SAE):
         return _sum(x)
 
     def objective(self) -> "ShardedTopKObjective":
-        """`TopK`'s, each process having its own latents' gradients."""
+        """The objective of `TopK`; each process has the gradients of its own latents."""
         return ShardedTopKObjective(self)
 
     def _pre(self, centred: Tensor) -> Tensor:
@@ -161,7 +160,10 @@ class ShardedTopK(SAE):
         return _merge(values, indices + self.own.start, self.k)
 
     def _select_dead(self, pre: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The k_aux largest of the dead latents of all processes; each gives as many, some of them at -inf."""
+        """The k_aux largest dead latents of all processes.
+
+        Gathering needs equal shapes, so a process with fewer dead latents fills up with values of -inf.
+        """
         count = min(self.k_aux, len(latents))
         mine = latents[(latents >= self.own.start) & (latents < self.own.stop)]
         own = pre[:, mine - self.own.start]
@@ -172,7 +174,7 @@ class ShardedTopK(SAE):
         return _merge(values, indices, count)
 
     def _mine(self, values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of a code that this process decodes; value 0 in the places of others."""
+        """The part of a code that this process decodes; the value is 0 where the latent is another's."""
         own = (indices >= self.own.start) & (indices < self.own.stop)
         return values * own, torch.where(own, indices - self.own.start, 0)
 
@@ -184,20 +186,20 @@ class ShardedTopK(SAE):
 
 
 class ShardedTopKObjective(Objective[ShardedTopK]):
-    """The loss of `TopK`, of latents that are shared among processes."""
+    """The loss of `TopK`, for latents that are shared among processes."""
 
     unit_norm_decoder: ClassVar[bool] = True
 
     @torch.no_grad()
     def initialise(self, rows: Float[Tensor, "n d_model"]) -> None:
-        """As for `TopK`."""
+        """Measure the variance of the rows, and set b_dec, if it is still 0, to their geometric median."""
         sae = self.sae
         sae.get_buffer("variance").copy_(measure_variance(sae, rows))
         if not bool(sae.b_dec.any()):
             sae.b_dec.copy_(geometric_median(convert_rows(sae, rows)))
 
     def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
-        """`TopK`'s; its gradients are written out in `gradients`, and this value has none."""
+        """The loss of `TopK`, as a value without a graph: `gradients` has its gradients, written out."""
         with torch.no_grad():
             return self.gradients(rows, dead)
 
@@ -217,11 +219,11 @@ class ShardedTopKObjective(Objective[ShardedTopK]):
             scale = sae.aux_coefficient / V_e
             latents = dead.nonzero().flatten()
             revived = sae._mine(*sae._select_dead(pre, latents))
-            left = e - sae._decode(*revived)
-            found = sae._backward(left * (-2 * scale / len(e)), *revived, centred)
-            sae.W_dec.grad += found[0]
-            for_W_enc, sae.b_enc.grad = for_W_enc + found[1], sae.b_enc.grad + found[2]
-            loss = loss + scale * left.pow(2).sum(1).mean()
+            e_aux = e - sae._decode(*revived)
+            by_aux = sae._backward(e_aux * (-2 * scale / len(e)), *revived, centred)
+            sae.W_dec.grad += by_aux[0]
+            for_W_enc, sae.b_enc.grad = for_W_enc + by_aux[1], sae.b_enc.grad + by_aux[2]
+            loss = loss + scale * e_aux.pow(2).sum(1).mean()
         sae.W_enc.grad = for_W_enc.T
         sae.b_dec.grad = (e * (-2 / (len(rows) * V))).sum(0) - _sum(sae.W_enc @ sae.b_enc.grad)
         largest = largest_per_latent(values, indices, sae.d_sae)

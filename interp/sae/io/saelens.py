@@ -1,4 +1,4 @@
-"""What SAELens's words mean here: from its configuration and weights to an autoencoder, the same function of x."""
+"""From SAELens's configuration and weights to an autoencoder that is the same function here, and its words for ours."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -30,10 +30,15 @@ def from_saelens(
 ) -> SAE:
     """The autoencoder that a configuration and weights in SAELens's words describe; `where` is for errors.
 
-    SAELens's options are folded into the weights. Where the encoder reads x - b_dec in the file and x here, or the
-    reverse, its biases take up b_dec W_enc. With `rescale_acts_by_decoder_norm` latents are measured in units of x:
-    each decoder row's norm moves into the encoder. A threshold below 0 becomes 0: those who write such let ReLU(z)
-    1[z > theta] pass, which is the same. A checkpoint's scale or whitening (`scaler.…`) is folded as SAELens folds it.
+    SAELens's options are folded into the weights:
+
+    - Where the encoder reads x - b_dec in the file and x here, b_dec W_enc is taken from its bias; in the reverse case
+      it is added. (A gated one's b_mag changes by exp(r_mag) times as much.)
+    - With `rescale_acts_by_decoder_norm` latents are measured in units of x: each decoder row's norm moves into the
+      encoder.
+    - A threshold below 0 becomes 0, unless `signed_thresholds` is set: libraries that write such a threshold
+      compute ReLU(z) 1[z > theta], which is then the same.
+    - A checkpoint's scale or whitening (`scaler.…`) is folded as SAELens folds it.
 
     Raises:
         DamagedFile: weights that are not finite floating-point numbers, are missing, or have another shape.
@@ -81,7 +86,7 @@ def saelens_architecture(sae: SAE) -> str:
 
 
 def saelens_settings(sae: SAE) -> dict[str, Any]:
-    """What SAELens's configuration says of an architecture, and of this one.
+    """The settings of this autoencoder's architecture, as SAELens's configuration has them.
 
     Examples:
         >>> saelens_settings(SparseCoder(4, 8, activation="abstopk", k=2))
@@ -129,7 +134,7 @@ def check_weights(weights: Mapping[str, Float[Tensor, "..."]], where: str) -> No
 
 
 def _in_new_words(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration written before SAELens 6, in the words of those since."""
+    """A configuration in the words of SAELens 6, whichever version wrote it."""
     for old, new in (("hook_point", "hook_name"), ("activation_fn_str", "activation_fn")):
         if old in config:
             config.setdefault(new, config[old])
@@ -141,7 +146,7 @@ def _in_new_words(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kind(config: Mapping[str, Any], metadata: Mapping[str, Any], where: str) -> type[SAE]:
-    """The class of an architecture, having checked that all of its options are read here."""
+    """The class that reads this architecture, after a check that its options are all known here."""
     architecture, normalisation = config.get("architecture", "standard"), config.get("normalize_activations") or "none"
     if architecture not in KNOWN:
         raise InvalidArgument(
@@ -165,14 +170,17 @@ def _kind(config: Mapping[str, Any], metadata: Mapping[str, Any], where: str) ->
 
 
 def _split_normalisation(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What a checkpoint's activations were normalised by, and the weights, in float32."""
+    """A checkpoint's normalisation of its activations, and its weights, copied in float32."""
     scaler = {name.removeprefix("scaler."): tensor for name, tensor in weights.items() if name.startswith("scaler.")}
     own = {n: tensor.detach().float().cpu().clone() for n, tensor in weights.items() if not n.startswith("scaler.")}
     return scaler, own
 
 
 def _scale(weights: dict[str, Tensor], config: dict[str, Any], factor: float) -> None:
-    """Make weights that read c x read x: W_enc c, W_dec / c, b_dec / c; what is measured in units of x follows."""
+    """Turn weights that read c x into ones that read x: c W_enc, W_dec / c, b_dec / c.
+
+    A threshold in units of x is divided by c too.
+    """
     for name, by in (("W_enc", factor), ("W_dec", 1 / factor), ("b_dec", 1 / factor)):
         if name in weights:
             weights[name] *= by
@@ -183,7 +191,7 @@ def _scale(weights: dict[str, Tensor], config: dict[str, Any], factor: float) ->
 
 
 def _in_our_words(weights: dict[str, Tensor], config: Mapping[str, Any], kind: type[SAE]) -> dict[str, Tensor]:
-    """The weights of the same function, as this kind of autoencoder has it."""
+    """Weights by their names here, changed so that this kind of autoencoder is the same function."""
     if "log_threshold" in weights:
         weights["threshold"] = weights.pop("log_threshold").exp()
     if "topk_threshold" in weights:
@@ -201,12 +209,12 @@ def _in_our_words(weights: dict[str, Tensor], config: Mapping[str, Any], kind: t
 
 
 def _centre(weights: dict[str, Tensor], config: Mapping[str, Any], kind: type[SAE]) -> None:
-    """Make an encoder that reads x read x - b_dec, or the reverse, as this kind of autoencoder does."""
+    """Shift the biases of an encoder that reads x where this kind reads x - b_dec, or the reverse."""
     architecture = config.get("architecture", "standard")
     reads_centred = config.get("apply_b_dec_to_input", "transcoder" not in architecture)
     if architecture in ("matching_pursuit", "temporal"):
         if not reads_centred and (kind.centred or config.get("tied_weights", True)):
-            weights["b_dec"] = torch.zeros_like(weights["b_dec"])  # theirs then neither takes it away nor adds it
+            weights["b_dec"] = torch.zeros_like(weights["b_dec"])  # SAELens then neither subtracts nor adds it
         return
     if reads_centred == kind.centred:
         return
@@ -221,7 +229,7 @@ def _centre(weights: dict[str, Tensor], config: Mapping[str, Any], kind: type[SA
 def _make(
     kind: type[SAE], config: Mapping[str, Any], metadata: Mapping[str, Any], weights: Mapping[str, Tensor], where: str
 ) -> SAE:
-    """An autoencoder of these weights."""
+    """An autoencoder with these weights, each of which is checked to be wanted and of the right shape."""
     said = {**config, **(metadata.get("training_architecture_details") or {})}
     try:
         settings = metadata.get("settings") or _settings(config.get("architecture", "standard"), kind, said)
