@@ -66,7 +66,7 @@ def main(folder: Path, n: int) -> None:
 
 def share(held: list[bool]) -> dict[str, Any]:
     """A share with its Wilson interval."""
-    return vars(wilson(sum(held), len(held)))
+    return vars(wilson(sum(held) / len(held), len(held)))
 
 
 def live(model: Model, sae: SAE, texts: list[str], n: int) -> list[int]:

@@ -20,9 +20,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.random_gpt2 import Shape  # noqa: E402
 from benchmarks.soak import memory  # noqa: E402
 from benchmarks.timing import in_turn, write  # noqa: E402
-from hooks import Model, capture, load  # noqa: E402
+from hooks import Direction, Model, capture, load  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
 from interp.features import FeatureIndex, index  # noqa: E402
@@ -36,7 +37,8 @@ PROMPT = "The Golden Gate Bridge is located in"
 
 
 def main() -> None:
-    """Measure, print, and write."""
+    """Measure, print, and write; on one thread, since the threads of plain calls would wait on the server's cores."""
+    torch.set_num_threads(1)
     model = load("landmark")
     model.generate("Fog", max_new_tokens=2)
     with tempfile.TemporaryDirectory() as folder:
@@ -47,6 +49,7 @@ def main() -> None:
             time.sleep(0.01)
         results = {"idle_mb": (memory() - held) / 1e6} | latencies(model, page) | load_of_clients(model, page)
         page.close()
+    results["first steered token, GPT-2's shape"] = first_token_of_larger(model.tokenizer)
     print(json.dumps(results, indent=1))
     write("workbench", "python benchmarks/workbench.py", results)
 
@@ -93,6 +96,27 @@ def latencies(model: Model, page: Workbench) -> dict[str, Any]:
         middle, low, high = plain[base].times(plain[ours])
         ratios[name] = [value / columns for value in (middle, low, high)]
     return {"median_seconds": seconds, "ratio_to_plain": ratios}
+
+
+def first_token_of_larger(tokenizer: Any) -> list[float]:
+    """The same ratio for twelve layers of 768, random: what the page adds is a time, and no share of the model's."""
+    model = load(Shape(layers=12, width=768, heads=12).gpt2(), tokenizer)
+    vector = torch.randn(768, generator=torch.Generator().manual_seed(0))
+    page = open_workbench(model, directions={"one": Direction(vector, resid_post[6], "at random")})
+    while page.session is None:
+        time.sleep(0.01)
+    steered = {"prompt": PROMPT, "directions": [{"dose": 0.1, "name": "one"}], "max_new_tokens": 1}
+    opened: list[HTTPResponse] = []
+    timed = in_turn(
+        {
+            "page": lambda: begin(page, "steer", steered, opened),
+            "its other columns": lambda: opened.pop().read(),
+            "plain": lambda: model.generate(PROMPT, max_new_tokens=1),
+        },
+        repeats=REPEATS,
+    )
+    page.close()
+    return [*timed["plain"].times(timed["page"])]
 
 
 SEARCH = {"sae": "main", "words": "bridge"}

@@ -211,7 +211,7 @@ def test_shared_neurons_are_those_most_prompts_have_and_silencing_none_is_refuse
     assert replace(one, attribution=-peaks[0]).neurons() == ()
     with pytest.raises(ValueError, match=r"no memories were given to silence: Knowledge.neurons\(\) names some"):
         silence_neurons(model, one.query, [])
-    with pytest.raises(ValueError, match="90 of the 160 memories of layer 1 leave fewer than 90 others to compare with"):
+    with pytest.raises(ValueError, match="90 of the 160 memories of layer 1 leave fewer than 90 others"):
         silence_neurons(model, one.query, [(1, i) for i in range(90)])
     with pytest.raises(ValueError, match="no prompts were given to share neurons: call knowledge on several"):
         find_shared_neurons([])
