@@ -109,13 +109,19 @@ def latents(sae: Dictionary) -> Parts:
     f_i g . W_dec,i for each latent i; the error is what the autoencoder leaves out of the stream.
 
     Raises:
-        InvalidArgument: an autoencoder of no single place in the residual stream.
+        InvalidArgument: an autoencoder of no single place in the residual stream, or one whose latents processes share.
     """
     site = sae.site
     if site is None or site.name not in ("resid_pre", "resid_post") or len(sae.sites) > 1:
         raise InvalidArgument(
             f"this autoencoder reads {site}, and its latents are parts of the stream only if it reads resid_pre or "
             "resid_post: take one trained there"
+        )
+
+    if len(sae.W_dec) < sae.d_sae:
+        raise InvalidArgument(
+            f"this process holds {len(sae.W_dec)} of {sae.d_sae} latents, and a split of the logit needs all of them: "
+            "take sae.whole(), where a host holds that"
         )
 
     def split(model: Model, tokens: Tokens, ends: Ends, g: Float[Tensor, "example d_model"]) -> Split:

@@ -216,6 +216,13 @@ def test_an_autoencoder_outside_the_stream_has_no_parts_of_it() -> None:
         latents(sae)
 
 
+def test_a_dictionary_of_which_a_process_holds_a_part_is_not_split() -> None:
+    sae = autoencoder(1)
+    sae.W_dec = torch.nn.Parameter(sae.W_dec[:10].detach())
+    with pytest.raises(InvalidArgument, match=f"holds 10 of {sae.d_sae} latents"):
+        latents(sae)
+
+
 def test_the_largest_parts_come_first_by_size_whatever_their_sign(gpt2: Model) -> None:
     found = attribute(gpt2, TEXTS, "a", into=heads)
     sizes = [abs(value) for _, value in found.top(6)]
