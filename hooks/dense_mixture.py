@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hooks.errors import WrongState
-from hooks.experts import check_experts, put_back, router_logits_hooks, seen_by, shared_out_hooks, unless_it_raised
+from hooks.experts import (
+    argument_at,
+    check_experts,
+    put_back,
+    router_logits_hooks,
+    seen_by,
+    shared_out_hooks,
+    unless_it_raised,
+)
 from hooks.taps import Edit, Hook
 
 Slot = int | str
@@ -94,8 +102,7 @@ class InDenseMixture:
         here, of = local(), self.mixture
 
         def note(_m: nn.Module, args: Any, kwargs: Any) -> None:
-            read = args[of.slot] if isinstance(of.slot, int) else kwargs[of.slot]
-            here.shape = read.shape[:2]
+            here.shape = argument_at(args, kwargs, of.slot).shape[:2]
             self.end()
 
         def placed(a: Tensor) -> Tensor | None:

@@ -21,7 +21,7 @@ from threading import local
 from typing import Any, Final, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -64,7 +64,7 @@ class Mixture:
 
     def outputs(self, args: Any, kwargs: Any) -> Float[Tensor, "n choice d_model"]:
         """Return what each chosen expert gives, E_{choice_k}(x)."""
-        x, choice, weights = (_at(args, kwargs, slot) for slot in self.slots)
+        x, choice, weights = (argument_at(args, kwargs, slot) for slot in self.slots)
         rows = x.reshape(-1, x.shape[-1]).repeat_interleave(self.n_chosen, dim=0)
         one, full = choice.reshape(-1, 1), torch.ones_like(weights.reshape(-1, 1))
         try:
@@ -82,7 +82,7 @@ class Mixture:
         self, args: Any, kwargs: Any, act: Float[Tensor, "n choice d_expert"]
     ) -> Float[Tensor, "n choice d_model"]:
         """Return what each chosen expert gives for other inputs of its output projection."""
-        x, choice, _ = (_at(args, kwargs, slot) for slot in self.slots)
+        x, choice, _ = (argument_at(args, kwargs, slot) for slot in self.slots)
         flat, x = act.flatten(0, 1), x.reshape(-1, x.shape[-1]).repeat_interleave(self.n_chosen, dim=0)
 
         def last(products: _Products, rows: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Mixture:
         return self._by_expert(args, kwargs, last)
 
     def _by_expert(self, args: Any, kwargs: Any, of: "Callable[[_Products, Tensor], Tensor]") -> Tensor:
-        x, choice, _ = (_at(args, kwargs, slot) for slot in self.slots)
+        x, choice, _ = (argument_at(args, kwargs, slot) for slot in self.slots)
         x, flat = x.reshape(-1, x.shape[-1]).repeat_interleave(self.n_chosen, dim=0), choice.reshape(-1)
         made: list[Tensor] = []
         order: list[Tensor] = []
@@ -112,7 +112,7 @@ class Mixture:
         return torch.cat(made)[place.argsort()].unflatten(0, (-1, self.n_chosen))
 
     def _of(self, args: Any, kwargs: Any, expert: int, rows: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
-        _, choice, weights = (_at(args, kwargs, slot) for slot in self.slots)
+        _, choice, weights = (argument_at(args, kwargs, slot) for slot in self.slots)
         one = torch.full((len(rows), 1), expert, dtype=choice.dtype, device=choice.device)
         return self._alone(args, kwargs, rows, one, torch.ones_like(one, dtype=weights.dtype), loop=True)
 
@@ -146,7 +146,7 @@ class InExperts:
         here, of = local(), self.mixture
 
         def note(_m: nn.Module, args: Any, kwargs: Any) -> None:
-            here.shape = _at(args, kwargs, of.slot).shape[:2]
+            here.shape = argument_at(args, kwargs, of.slot).shape[:2]
 
         def placed(a: Tensor) -> Tensor | None:
             changed = edit(a.unflatten(0, tuple(here.shape)))
@@ -223,7 +223,7 @@ def _argument(site: InExperts, edit: Edit) -> Iterator[Hook]:
     slot = of.slots[1 if is_choice else 2]
 
     def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
-        given = _at(args, kwargs, slot)
+        given = argument_at(args, kwargs, slot)
         flat = given.reshape(-1, of.n_chosen)
         changed = edit(flat.float() if is_choice else flat)
         if changed is None:
@@ -257,7 +257,7 @@ def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
         here.act = here.out = None
 
     def after(_m: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
-        choice = _at(args, kwargs, of.slots[1]).reshape(-1, of.n_chosen)
+        choice = argument_at(args, kwargs, of.slots[1]).reshape(-1, of.n_chosen)
         value = _held(of, args, kwargs, site.name)
         changed = edit(seen_by(value, choice, site.expert))
         if changed is None:
@@ -269,7 +269,7 @@ def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
         if site.name == "expert_act":
             here.act, changed = changed, of.written(args, kwargs, changed)
         here.out = changed
-        weights = _at(args, kwargs, of.slots[2]).reshape(-1, of.n_chosen)
+        weights = argument_at(args, kwargs, of.slots[2]).reshape(-1, of.n_chosen)
         added = torch.einsum("tk,tkd->td", weights.to(changed.dtype), changed - was)
         return output + added.reshape(output.shape).to(output.dtype)
 
@@ -289,7 +289,7 @@ def shared_out_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
     assert of.shared is not None
 
     def after(_: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
-        gate = 1.0 if of.gate is None else of.gate.forward(_at(args, kwargs, 0)).sigmoid()
+        gate = 1.0 if of.gate is None else of.gate.forward(argument_at(args, kwargs, 0)).sigmoid()
         changed = edit((output * gate).reshape(-1, output.shape[-1]))
         return None if changed is None else changed.reshape(output.shape) / gate
 
@@ -377,8 +377,13 @@ class _Logits(TorchFunctionMode):
         return made if self._value is None else self._value.to(made)
 
 
-def _at(args: tuple[Any, ...], kwargs: Mapping[str, Any], slot: Slot) -> Tensor:
-    """The argument at a place, or of a name."""
+def argument_at(args: tuple[Any, ...], kwargs: Mapping[str, Any], slot: Slot) -> Shaped[Tensor, "..."]:
+    """Return the argument at a place, or of a name.
+
+    Examples:
+        >>> argument_at((torch.ones(1),), {"x": torch.zeros(1)}, "x")
+        tensor([0.])
+    """
     if isinstance(slot, int) and slot < len(args):
         return args[slot]
     return kwargs[slot] if isinstance(slot, str) else next(iter(kwargs.values()))

@@ -27,6 +27,10 @@ Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if 
 FirstToken = Annotated[bool, typer.Option("--first-token", help="Of a word of several tokens take the first.")]
 NewFolder = Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")]
 TrainingFolder = Annotated[Path, typer.Argument(help="The folder a training run wrote to.")]
+DriftTexts = Annotated[
+    Path | None, typer.Option(help="Texts for covariances and drift, one per line; the model's own otherwise.")
+]
+EditLayer = Annotated[int | None, typer.Option(help="Where to edit; traced if not given.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 WAIT = 3.0  # seconds for the hub to take a connection before a command says that it does not answer

@@ -11,6 +11,8 @@ from hooks.errors import InvalidArgument
 from interp.commands.arguments import (
     PREDICTS,
     Device,
+    DriftTexts,
+    EditLayer,
     ModelName,
     Quiet,
     check_predicts,
@@ -42,10 +44,8 @@ def audit_command(
         typer.Argument(metavar="[CASES]", help="CounterFact, zsRE or facts as JSON or CSV; 'landmark' has its own."),
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(METHODS)}; may be repeated.")] = None,
-    texts: Annotated[
-        Path | None, typer.Option(help="Texts for covariances and drift, one per line; the model's own otherwise.")
-    ] = None,
-    layer: Annotated[int | None, typer.Option(help="Where to edit; traced if not given.")] = None,
+    texts: DriftTexts = None,
+    layer: EditLayer = None,
     n: Annotated[int, typer.Option(help="How many cases.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the controls, and of the cases of 'landmark'.")] = 0,
     out: Annotated[Path | None, typer.Option(help="A page to write: measures, and facts by methods.")] = None,

@@ -11,6 +11,8 @@ from hooks.errors import InvalidArgument
 from interp.commands.arguments import (
     PREDICTS,
     Device,
+    DriftTexts,
+    EditLayer,
     ModelName,
     Quiet,
     check_predicts,
@@ -48,10 +50,8 @@ def edit_command(
         Path | None, typer.Option(help="Facts in a .json or .csv file; JSON may say what to ask about them.")
     ] = None,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "rome",
-    texts: Annotated[
-        Path | None, typer.Option(help="Texts for covariance and drift, one per line; the model's own otherwise.")
-    ] = None,
-    layer: Annotated[int | None, typer.Option(help="Where to edit; traced if not given.")] = None,
+    texts: DriftTexts = None,
+    layer: EditLayer = None,
     scored: Annotated[int, typer.Option(help="How many of the facts to score on the page.")] = 20,
     out: Annotated[Path, typer.Option(help="The edit; the page is next to it.")] = Path("edit.safetensors"),
     device: Device = None,

@@ -11,6 +11,8 @@ from hooks.errors import InvalidArgument, nearest
 from interp.commands.arguments import (
     PREDICTS,
     Device,
+    DriftTexts,
+    EditLayer,
     ModelName,
     Quiet,
     check_predicts,
@@ -44,10 +46,8 @@ def teach_command(
     ] = None,
     way: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(WAYS)}; may be repeated.")] = None,
     passages: Annotated[Path | None, typer.Option(help="Passages the new one is put among, one per line.")] = None,
-    texts: Annotated[
-        Path | None, typer.Option(help="Texts for covariance and drift, one per line; the model's own otherwise.")
-    ] = None,
-    layer: Annotated[int | None, typer.Option(help="Where to edit; traced if not given.")] = None,
+    texts: DriftTexts = None,
+    layer: EditLayer = None,
     n: Annotated[int, typer.Option(help="How many facts at most.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the controls, and of the facts of 'landmark'.")] = 0,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,

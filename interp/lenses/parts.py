@@ -117,7 +117,6 @@ def latents(sae: Dictionary) -> Parts:
             f"this autoencoder reads {site}, and its latents are parts of the stream only if it reads resid_pre or "
             "resid_post: take one trained there"
         )
-
     if len(sae.W_dec) < sae.d_sae:
         raise InvalidArgument(
             f"this process holds {len(sae.W_dec)} of {sae.d_sae} latents, and a split of the logit needs all of them: "

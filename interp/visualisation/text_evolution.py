@@ -11,10 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from hooks import Model, Tokens, capture_gradients
+from hooks import Model, Tokens, capture, capture_gradients
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.site import embed
+from hooks.temporary import Temporary
 from interp.visualisation.objective import Objective
 from interp.visualisation.writer import Writer
 
@@ -161,12 +162,10 @@ def measure_texts(model: Model, objective: Objective, writer: Writer, ids: Ids) 
     return Measured(ids, torch.cat(values), torch.cat(ce))
 
 
-@torch.no_grad()
 def values_at_tokens(model: Model, objective: Objective, tokens: Tokens) -> Float[Tensor, "n"]:
     """The objective at each token of some texts, the special ones left out."""
-    with _activations(model, objective) as held:
-        model.run(tokens)
-    return objective.score(held[-1].flatten(2)[tokens.content.to(held[-1].device)][:, None], None).cpu()
+    acts = capture(model, tokens, [objective.site])[objective.site].flatten(2)
+    return objective.score(acts[tokens.content.to(acts.device)][:, None], None).cpu()
 
 
 def _slopes(
@@ -187,8 +186,6 @@ def _slopes(
 def _activations(model: Model, objective: Objective) -> Iterator[list[Tensor]]:
     """The activations at the objective's site of the passes inside the block."""
     held: list[Tensor] = []
-    handle = model.tap(objective.site).attach(lambda a: held.append(a))  # type: ignore[func-returns-value]
-    try:
+    with Temporary() as changes:
+        model.tap(objective.site).attach_during(changes, held.append)
         yield held
-    finally:
-        handle.remove()

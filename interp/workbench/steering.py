@@ -22,9 +22,9 @@ def steer_prompt(session: Session, given: SteerGiven, progress: Progress) -> Doc
     resolved = [resolve_direction(session, one) for one in given.directions]
     steerings = [add_direction(direction) for direction, _ in resolved]
     controls = [one.control(seed=given.seed + number) for number, one in enumerate(steerings)]
-    texts, touched = {}, {}
+    ids, texts, touched = session.model.tokens(given.prompt).ids[0].tolist(), {}, {}
     for column, ways in (("steered", steerings), ("unsteered", []), ("random", controls)):
-        texts[column], receipt = _continued(session, given, ways, column, progress)
+        texts[column], receipt = _continued(session, given, ids, ways, column, progress)
         touched |= receipt if column == "steered" else {}
     value = [texts[column] for column in ("steered", "unsteered", "random")]
     nats, lengths = measure_surprisal(session.model, [given.prompt] * 3, value)
@@ -83,17 +83,16 @@ def sweep_doses(session: Session, given: DoseGiven, progress: Progress) -> Docum
 
 
 def _continued(
-    session: Session, given: SteerGiven, ways: list[Steering], column: str, progress: Progress
+    session: Session, given: SteerGiven, ids: list[int], ways: list[Steering], column: str, progress: Progress
 ) -> tuple[str, Document]:
     """The continuation under some steerings, sent piece by piece, and what they touched."""
     model = session.model
-    tokens = model.tokens(given.prompt).ids[0].tolist()
     sent = ""
 
     def each(made: list[list[int]]) -> None:
         nonlocal sent
         progress.check()
-        text = continuation(model.tokenizer, tokens, made[0])
+        text = continuation(model.tokenizer, ids, made[0])
         if text.endswith("\ufffd"):
             return  # the first bytes of a character; it is sent when it is whole
         progress.send("token", {"column": column, "text": text[len(sent) :], "number": len(made[0])})
