@@ -122,7 +122,7 @@ def main() -> None:
         one.steer(load_control_vector(job["vector"]), job.get("shift", 0))
     if job.get("adapter"):
         one.adapt(job["adapter"])
-    found = {f"logits{i}": one.logits(ids) for i, ids in enumerate(job["texts"])}
+    found: dict[str, Any] = {f"logits{i}": one.logits(ids) for i, ids in enumerate(job["texts"])}
     made = [one.continue_greedily(ids, job.get("greedy", 0)) for ids in job["texts"]]
     np.savez(sys.argv[2], **found, made=np.array(made))
 
