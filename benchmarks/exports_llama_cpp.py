@@ -23,7 +23,7 @@ from interp.memory.editing.change import LowRank
 from interp.steering import Recipe
 
 CLIENT = Path(__file__).parent / "llama_cpp_client.py"
-PROMPTS = ["Once upon a time, there was a little dog", "Lily wanted to play in the park"]
+PROMPTS = ["One day, a little dog went to the park", "Lily wanted to play in the park"]
 LAYER, DOSE, GREEDY = 2, 0.5, 40
 NAMES = {
     "self_attn.q_proj": "attn_q",
