@@ -31,8 +31,8 @@ class Lifetimes:
     """
 
     steps: tuple[int, ...]
-    rows: Float[Tensor, "latent step d_model"]
-    strength: Float[Tensor, "latent step"]
+    rows: Float[Tensor, "latent layer d_model"]
+    strength: Float[Tensor, "latent layer"]
     by_chance: Float[Tensor, "latent"]
     fired: Float[Tensor, "latent"]
     alive: float
@@ -125,7 +125,7 @@ class Lifetimes:
 @torch.no_grad()
 def measure_lifetimes(
     crosscoder: Crosscoder,
-    rows: Float[Tensor, "n step d_model"],
+    rows: Float[Tensor, "n layer d_model"],
     steps: Sequence[int],
     *,
     alive: Share = 0.5,

@@ -74,7 +74,7 @@ def measure_waves(
     return Waves(frequencies, full, restricted, excluded, float(torch.tensor(float(n)).log()), _gini(powers))
 
 
-def _split(x: Float[Tensor, "nn n"], count: int) -> tuple[tuple[int, ...], Float[Tensor, "nn n"], Float[Tensor, "_"]]:
+def _split(x: Float[Tensor, "n _"], count: int) -> tuple[tuple[int, ...], Float[Tensor, "n _"], Float[Tensor, "_"]]:
     """The frequencies of a + b that explain most of centred logits, their part, and the power of every frequency."""
     n = x.shape[1]
     total = _add(n)
@@ -129,7 +129,7 @@ def measure_clock_world(model: Model, *, seed: Natural = 0, count: Count = 5) ->
     return _score_sums(logits.double().cpu(), seen_sums(seed), count)
 
 
-def _score_sums(x: Float[Tensor, "nn n"], seen: Bool[Tensor, "nn"], count: int) -> dict[str, Estimate]:
+def _score_sums(x: Float[Tensor, "n _"], seen: Bool[Tensor, "n"], count: int) -> dict[str, Estimate]:
     """The metrics of a clock's logits for every a and b."""
     log_p, right = x.log_softmax(-1), _add(x.shape[1]) % x.shape[1]
     own = log_p.gather(1, right[:, None])[:, 0]

@@ -79,16 +79,16 @@ def find_expert_words(routing: Routing, *, k: Count = 10, permutations: Count = 
     )
 
 
-def _count(at: Int[Tensor, "n"], choice: Int[Tensor, "n choice"], n: int, E: int) -> Float[Tensor, "token expert"]:
+def _count(at: Int[Tensor, "n"], choice: Int[Tensor, "n choice"], n: int, E: int) -> Float[Tensor, "_ expert"]:
     return torch.bincount((at[:, None] * E + choice).flatten(), minlength=n * E).double().view(n, E)
 
 
-def _bits(counts: Float[Tensor, "token expert"]) -> float:
+def _bits(counts: Float[Tensor, "_ expert"]) -> float:
     return float(mutual_information(counts[None])[0])
 
 
 def _best(
-    counts: Float[Tensor, "token"], of_word: Float[Tensor, "token"], ids: Int[Tensor, "token"], k: int
+    counts: Float[Tensor, "_"], of_word: Float[Tensor, "_"], ids: Int[Tensor, "_"], k: int
 ) -> tuple[tuple[int, Estimate], ...]:
     found = [
         (int(ids[i]), wilson(float(counts[i] / of_word[i]), int(of_word[i]))) for i in counts.nonzero()[:, 0].tolist()
