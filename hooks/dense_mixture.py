@@ -84,7 +84,7 @@ class DenseMixture:
 
 @final
 @dataclass(frozen=True, eq=False)
-class InDenseMixture:
+class DenseMixtureAccessor:
     """How the tensor of one site of such a mixture is read and written.
 
     Attributes:
@@ -117,7 +117,7 @@ class InDenseMixture:
         self.mixture.flow.routed = self.mixture.flow.given = False
 
 
-def _logits(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
+def _logits(site: DenseMixtureAccessor, edit: Edit) -> Iterator[Hook]:
     def first(a: Tensor) -> Tensor | None:
         changed = edit(a)
         if changed is not None and site.mixture.flow.routed:
@@ -127,7 +127,7 @@ def _logits(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
     return router_logits_hooks(site, first)
 
 
-def _routed(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
+def _routed(site: DenseMixtureAccessor, edit: Edit) -> Iterator[Hook]:
     """The weights, or the choice, in the scores that the router gives."""
     of, is_choice = site.mixture, site.name == "expert_choice"
 
@@ -147,7 +147,7 @@ def _routed(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
     yield False, of.router, after
 
 
-def _inside(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
+def _inside(site: DenseMixtureAccessor, edit: Edit) -> Iterator[Hook]:
     of, flow = site.mixture, site.mixture.flow
 
     def note(_m: nn.Module, _a: Any, _k: Any, output: Any) -> None:
@@ -173,7 +173,7 @@ def _inside(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
     yield False, of.experts, after
 
 
-_HOOKS: Final[Mapping[str, Callable[[InDenseMixture, Edit], Iterator[Hook]]]] = {
+_HOOKS: Final[Mapping[str, Callable[[DenseMixtureAccessor, Edit], Iterator[Hook]]]] = {
     "router_logits": _logits,
     "expert_choice": _routed,
     "expert_weights": _routed,

@@ -128,7 +128,7 @@ class Mixture:
 
 @final
 @dataclass(frozen=True, eq=False)
-class InExperts:
+class ExpertAccessor:
     """How the tensor of one site of a mixture is read and written.
 
     Attributes:
@@ -184,7 +184,7 @@ def of_expert(tap: Tap, expert: int) -> Tap:
         of_expert(model.tap(expert_out[3]), 5).shape
         ```
     """
-    inside: Any = tap.inside  # `InExperts`, or `InDenseMixture`
+    inside: Any = tap.inside  # `ExpertAccessor`, or `InDenseMixture`
     n_experts = inside.mixture.n_experts
     if n_experts and not 0 <= expert < n_experts:
         raise UnknownSite(f"{tap.site} has no expert {expert}: it has {n_experts}, so the last is {n_experts - 1}")
@@ -197,7 +197,7 @@ def router_logits_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
 
     Examples:
         ```python
-        [*router_logits_hooks(InExperts(mixture, "router_logits"), edit)]
+        [*router_logits_hooks(ExpertAccessor(mixture, "router_logits"), edit)]
         ```
     """
     of = site.mixture
@@ -218,7 +218,7 @@ def router_logits_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
     yield False, of.router, after
 
 
-def _argument(site: InExperts, edit: Edit) -> Iterator[Hook]:
+def _argument(site: ExpertAccessor, edit: Edit) -> Iterator[Hook]:
     of, is_choice = site.mixture, site.name == "expert_choice"
     slot = of.slots[1 if is_choice else 2]
 
@@ -250,7 +250,7 @@ def check_experts(choice: Float[Tensor, "n choice"], n_experts: int) -> None:
         raise InvalidArgument(f"there are {n_experts} experts, counted from 0, and {int(choice.max())} was written")
 
 
-def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
+def _inside(site: ExpertAccessor, edit: Edit) -> Iterator[Hook]:
     of, here = site.mixture, site.mixture.flow
 
     def before(_m: nn.Module, _a: Any, _k: Any) -> None:
@@ -282,7 +282,7 @@ def shared_out_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
 
     Examples:
         ```python
-        [*shared_out_hooks(InExperts(mixture, "shared_out"), edit)]
+        [*shared_out_hooks(ExpertAccessor(mixture, "shared_out"), edit)]
         ```
     """
     of = site.mixture
@@ -296,7 +296,7 @@ def shared_out_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
     yield False, of.shared, after
 
 
-_HOOKS: Final[Mapping[str, Callable[[InExperts, Edit], Iterator[Hook]]]] = {
+_HOOKS: Final[Mapping[str, Callable[[ExpertAccessor, Edit], Iterator[Hook]]]] = {
     "router_logits": router_logits_hooks,
     "expert_choice": _argument,
     "expert_weights": _argument,

@@ -16,7 +16,7 @@ from hooks.site import Site
 from hooks.taps import Aliases, Tap
 from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
-from hooks.tracing.experts import Found
+from hooks.tracing.experts import TracedMixture
 from hooks.tracing.placement import Placement
 from hooks.tracing.record import Call, Slot, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, is_norm, residual_sum
@@ -59,7 +59,7 @@ class Block:
     part: Mapping[str, nn.Module]
     taps: Mapping[Site, Tap]
     repeated: bool
-    mixtures: Mapping[int, Found] = field(default_factory=dict)
+    mixtures: Mapping[int, TracedMixture] = field(default_factory=dict)
     reads: Mapping[str, tuple[nn.Module, Expr]] = field(default_factory=dict)
     source: Site | None = None
 

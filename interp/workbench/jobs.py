@@ -27,7 +27,7 @@ Ended = Literal["result", "error", "cancelled"]
 Work = Callable[["Job"], Document]
 
 
-class Cancelled(Exception):
+class JobCancelled(Exception):
     """Raised inside a job that is to stop."""
 
 
@@ -76,7 +76,7 @@ class Job:
             Cancelled: it is.
         """
         if self._stop.is_set() or (self._read is not None and time.monotonic() - self._read > FORGOTTEN):
-            raise Cancelled
+            raise JobCancelled
 
     def cancel(self) -> None:
         """Stop it at its next check; one that waits does not begin."""
@@ -152,7 +152,7 @@ class Jobs:
                 job.check()
                 job.send("started", {})
                 job.end("result", job.work(job))
-            except Cancelled:
+            except JobCancelled:
                 job.end("cancelled", {})
             except (InterpError, OSError) as error:
                 job.end("error", {"detail": " ".join(str(error).split()), "kind": type(error).__name__})
