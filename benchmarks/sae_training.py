@@ -46,7 +46,7 @@ from interp.sae import (  # noqa: E402
     Standard,
     TopK,
 )
-from interp.sae.architectures.sae import measure_variance  # noqa: E402
+from interp.sae.architectures.objective import measure_variance  # noqa: E402
 from interp.sae.training.learner import Learner  # noqa: E402
 from interp.sae.training.plan import Plan  # noqa: E402
 

@@ -19,18 +19,17 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hooks.errors import WrongState
-from hooks.experts import (
-    argument_at,
+from hooks.mixture_hooks import (
+    Slot,
+    block_hooks,
     check_experts,
     put_back,
     router_logits_hooks,
     seen_by,
     shared_out_hooks,
-    unless_it_raised,
 )
 from hooks.taps import Edit, Hook
 
-Slot = int | str
 _PRODUCTS: Final = frozenset(["bmm", "matmul", "__matmul__"])
 
 
@@ -99,17 +98,7 @@ class DenseMixtureAccessor:
 
     def hooks(self, edit: Edit) -> list[Hook]:
         """Return the hooks that call an edit with the site's tensor, [batch pos *d]."""
-        here, of = local(), self.mixture
-
-        def note(_m: nn.Module, args: Any, kwargs: Any) -> None:
-            here.shape = argument_at(args, kwargs, of.slot).shape[:2]
-            self.end()
-
-        def placed(a: Tensor) -> Tensor | None:
-            changed = edit(a.unflatten(0, tuple(here.shape)))
-            return None if changed is None else changed.reshape(a.shape)
-
-        return [(True, of.block, note), *map(unless_it_raised, _HOOKS[self.name](self, placed))]
+        return block_hooks(self, edit, _HOOKS[self.name])
 
     def end(self) -> None:
         """Forget what an interrupted pass has noted and written."""

@@ -29,6 +29,20 @@ N_POS = 11
 
 @final
 @dataclass(frozen=True, eq=False)
+class StreamSums:
+    """What makes the residual stream of a block, out of the stream that it is given.
+
+    Attributes:
+        end: the sum that makes what the block gives; None where there is none that can be read.
+        middle: the same for the stream between attention and feed-forward; None without one.
+    """
+
+    end: Expr | None
+    middle: Expr | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Block:
     """One block as it was traced.
 
@@ -36,8 +50,7 @@ class Block:
         stack: the name of its stack; empty for the only one.
         layer: which block of the stack, by the order of the calls.
         module: its module.
-        expr: the sum that makes what it gives; None where there is none that can be read.
-        middle: the same for the stream between attention and feed-forward; None without one.
+        sums: what makes the stream at its end and in its middle.
         terms: the site of each term of the sum.
         sublayers: what each term is.
         part: its projections by TransformerLens's names (`attn.o`, `mlp.out`, …), and the norms through which
@@ -52,8 +65,7 @@ class Block:
     stack: str
     layer: int
     module: nn.Module
-    expr: Expr | None
-    middle: Expr | None
+    sums: StreamSums
     terms: tuple[Site, ...]
     sublayers: tuple[Sublayer, ...]
     part: Mapping[str, nn.Module]
@@ -264,6 +276,6 @@ def _block(
     places = Placement(hf, trace, stack, layer, block, found, kinds, own=own)
     middle, taps = places.find_taps()
     return Block(
-        stack, layer, block.call.module, found.expr, middle, places.terms, kinds, places.part, taps, block.repeated,
-        places.mixtures, places.reads, places.source,
+        stack, layer, block.call.module, StreamSums(found.expr, middle), places.terms, kinds, places.part, taps,
+        block.repeated, places.mixtures, places.reads, places.source,
     )  # fmt: skip

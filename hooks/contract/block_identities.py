@@ -95,22 +95,22 @@ def block_laws(model: Model, acts: Values, eager: Values) -> Iterator[Check]:
 
 def _middle_adds(b: CapturedBlock) -> Iterator[Check]:
     """resid_mid, out of resid_pre and what mixes tokens."""
-    middle = b.block.middle
+    middle = b.block.sums.middle
     if middle is not None and b.has("resid_mid", "resid_pre"):
         yield from _sum(b, "attention adds", "resid_mid", middle, "resid_pre")
 
 
 def _end_adds(b: CapturedBlock) -> Iterator[Check]:
     """resid_post, out of resid_mid and what is added after it."""
-    expr, middle = b.block.expr, b.block.middle
-    if expr is not None and middle is not None and b.has("resid_mid", "resid_post"):
-        yield from _sum(b, "feed-forward adds", "resid_post", from_stage(expr, middle), "resid_mid")
+    end, middle = b.block.sums.end, b.block.sums.middle
+    if end is not None and middle is not None and b.has("resid_mid", "resid_post"):
+        yield from _sum(b, "feed-forward adds", "resid_post", from_stage(end, middle), "resid_mid")
 
 
 def _block_adds(b: CapturedBlock) -> Iterator[Check]:
     """resid_post, out of resid_pre and all that is added."""
-    if b.block.expr is not None and b.has("resid_post", "resid_pre") and not b.model.paths.norms_after:
-        yield from _sum(b, "block adds", "resid_post", b.block.expr, "resid_pre")
+    if b.block.sums.end is not None and b.has("resid_post", "resid_pre") and not b.model.paths.norms_after:
+        yield from _sum(b, "block adds", "resid_post", b.block.sums.end, "resid_pre")
 
 
 def _sum(b: CapturedBlock, law: str, made: str, expr: Expr, stream: str) -> Iterator[Check]:

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from hooks.dense_mixture import DenseMixture, DenseMixtureAccessor
-from hooks.experts import ExpertAccessor, Mixture, Slot
+from hooks.experts import ExpertAccessor, Mixture
+from hooks.mixture_hooks import Slot
 from hooks.site import Site
 from hooks.taps import Tap
 from hooks.temporary import grad_mode

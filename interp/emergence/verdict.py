@@ -8,7 +8,7 @@ from hooks.summary import summarise
 from interp.emergence.changes import Break, find_break
 from interp.emergence.track import Track
 
-Said = Literal["the metric's", "the model's", "no jump", "unknown"]
+Conclusion = Literal["the metric's", "the model's", "no jump", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Verdict:
         resolution: 3 / n: what none of n questions leaves possible.
     """
 
-    said: Said
+    said: Conclusion
     steepest: float
     discontinuous: Break
     continuous: Break
@@ -73,7 +73,7 @@ def judge(track: Track, discontinuous: str = "exact match", continuous: str = "l
     rise = float(hard.max() - hard.min())
     steepest = float((hard[2:] - hard[:-2]).max()) / rise if rise > 0 else 0.0
     if rise <= 3 / n:
-        said: Said = "unknown"
+        said: Conclusion = "unknown"
     elif steepest < 0.5:
         said = "no jump"
     else:

@@ -73,7 +73,7 @@ class Job:
         """Stop here if the job is cancelled, or nobody has read its events for a while.
 
         Raises:
-            Cancelled: it is.
+            JobCancelled: it is.
         """
         if self._stop.is_set() or (self._read is not None and time.monotonic() - self._read > FORGOTTEN):
             raise JobCancelled

@@ -12,7 +12,8 @@ from torch.nn.functional import linear
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.chunked_gradients import sum_of_squares
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Objective, Step, convert_rows, measure_variance, weight
+from interp.sae.architectures.objective import Objective, Step, measure_variance
+from interp.sae.architectures.sae import SAE, convert_rows, weight
 from interp.sae.data.distributed import batch_variance
 from interp.sae.numerics.median import geometric_median
 from interp.sae.numerics.ranking import Encoder, ExactRanking, Ranking

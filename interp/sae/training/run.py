@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from hooks.errors import InvalidArgument, WrongModel
 from hooks.store.processes import Process, processes
-from interp.sae.architectures.sae import measure_variance
+from interp.sae.architectures.objective import measure_variance
 from interp.sae.data.distributed import distribute_source
 from interp.sae.data.shuffle_buffer import ShuffleBuffer
 from interp.sae.data.source import Source
