@@ -263,3 +263,13 @@ def test_words_near_are_named_by_their_surprise_three_at_most_and_not_below_one_
 def test_a_phrase_is_asked_for_once_and_is_one_line() -> None:
     reader = Reader(lambda _: "one\ntwo")
     assert ask_for_explanation(reader, [example(0, "a b")]) == "one" and len(reader.prompts) == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_marks_move_to_as_many_places_as_a_draw_of_their_number_gives(seed: int) -> None:
+    """Of a long text too, where a draw of more places would begin with others."""
+    acts = [0.0] * 80
+    acts[5], acts[40], acts[41] = 1.0, 3.0, 2.0
+    moved = move_marks(Example(0, tuple("x" * 80), tuple(acts), 40), random.Random(seed))
+    places = random.Random(seed).sample([i for i in range(80) if not acts[i]], 3)
+    assert [moved.activations[i] for i in places] == [3.0, 2.0, 1.0] and moved.peak == places[0]

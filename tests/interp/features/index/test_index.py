@@ -447,3 +447,21 @@ def test_a_latents_row_says_its_rates_per_token_and_per_firing(tmp_path: Path, l
     silent = rows[4]
     assert (silent["fired"], silent["firing_rate"], silent["mean"], silent["second_moment"]) == (0, 0.0, 0.0, 0.0)
     assert silent["tokens"] == [] and silent["partner_slack"] == 0.0 and silent["token_slack"] == 0.0
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("slack", "expected"),
+    [(0.0, 0.0), (1.0, (1 + 1) / (9 - 1) - 1 / 9), (3.0, 1.0), (50.0, 1.0)],  # of 6 and 4 firings, one together
+)
+def test_a_partners_slack_is_how_much_larger_its_jaccard_index_may_be_and_one_at_most(
+    slack: float, expected: float
+) -> None:
+    from types import SimpleNamespace
+
+    partners = SimpleNamespace(
+        of=lambda _: (torch.tensor([2]), torch.tensor([1.0]).double()), slack=torch.tensor([0.0, slack]).double()
+    )
+    paired = torch.tensor([9, 9, 4, 9, 9, 6]) if slack < 3 else torch.tensor([9, 9, 1, 9, 9, 1])
+    gathered = SimpleNamespace(own=range(4, 9), partners=partners, paired=paired)
+    assert _partner_slack(gathered, 5) == pytest.approx(expected)  # pyright: ignore[reportArgumentType]
