@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import mutations
-from benchmarks.mutations import ROOT, Finder, count, importing_tests, mirrored_tests, pending, share
+from benchmarks.mutation_finder import Finder
+from benchmarks.mutations import ROOT, count, importing_tests, mirrored_tests, pending, share
 
 SOURCE = b'''"""A docstring of 3 words."""
 from jaxtyping import Float
