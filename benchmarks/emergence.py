@@ -9,7 +9,9 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -175,11 +177,14 @@ def main() -> None:
     runs: Path = given.runs
     (runs / "tracks").mkdir(exist_ok=True)
     there = [run for run in sorted(runs.glob("*-s*")) if (run / "model").exists() and run.name.split("-")[0] in KINDS]
-    parts = {"the test for breaks": alarms} if not given.part or "alarms" in given.part else {}
-    parts |= {run.name: lambda run=run: KINDS[run.name.split("-")[0]](runs, run)
-              for run in there if not given.part or run.name in given.part}  # fmt: skip
+    parts: dict[str, Callable[[], dict[str, Any]]] = {}
+    if not given.part or "alarms" in given.part:
+        parts["the test for breaks"] = alarms
+    for run in there:
+        if not given.part or run.name in given.part:
+            parts[run.name] = partial(KINDS[run.name.split("-")[0]], runs, run)
     if (runs / "ladder-64-s0" / "model").exists() and (not given.part or "lifetimes" in given.part):
-        parts["lifetimes of latents"] = lambda: lifetimes(runs)
+        parts["lifetimes of latents"] = partial(lifetimes, runs)
     for name, measure in parts.items():
         figures, file = measure(), RESULTS / "emergence.json"
         print(name, figures.get("count", ""), flush=True)
