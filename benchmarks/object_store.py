@@ -67,7 +67,7 @@ def _killed(bucket: "_Bucket", local: Path, run: Run, moment: int) -> dict[str, 
     first, _ = run("harvest", f"s3://{BUCKET}/{name}", moment)
     left = len(bucket.files(name))
     second, said = run("harvest", f"s3://{BUCKET}/{name}")
-    row = {"at pass": moment, "ended with": first, "files then": left, "run again": second}
+    row: dict[str, Any] = {"at pass": moment, "ended with": first, "files then": left, "run again": second}
     row["different files"] = bucket.different(name, local) if not second else said[-300:]
     print("killed", row, flush=True)
     return row
