@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.pictures_clip import clip, signs  # noqa: E402
 from benchmarks.timing import write  # noqa: E402
-from hooks import Images, Model, Network, Processor, Site, capture, intervene, load  # noqa: E402
+from hooks import Images, Model, Network, Processor, Site, capture, intervene, load, stream  # noqa: E402
 from hooks.errors import InvalidArgument  # noqa: E402
 from hooks.interventions import replace  # noqa: E402
 from hooks.position import everywhere, last, region  # noqa: E402
@@ -59,7 +59,7 @@ from interp.visualisation import (  # noqa: E402
     unit,
     visualise,
 )
-from interp.visualisation.compare import natural_values, ranks  # noqa: E402
+from interp.visualisation.compare import ranks  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "pictures.json"
 
@@ -137,6 +137,13 @@ def _each(site: Site, numbers: torch.Tensor) -> Objective:
     return Objective(f"each channel of {site}", site, score)
 
 
+def _at_centre(net: Network, site: Site, pictures: Images) -> torch.Tensor:
+    """Every channel of every picture at the centre of the map, where `unit` reads it."""
+    grid = net.grids[site]
+    at = grid.place(grid.shape[0] // 2, grid.shape[1] // 2)
+    return torch.cat([acts[site][:, at] for acts in stream(net, pictures, site)])
+
+
 def visualisation(quick: bool) -> dict[str, Any]:
     """Each channel's made picture next to a thousand real ones: its value among theirs, and its path."""
     natural = draw(scenes("test", 200 if quick else 1000)).images()
@@ -144,7 +151,7 @@ def visualisation(quick: bool) -> dict[str, Any]:
     for name, net in nets().items():
         for site in (conv_pre[2],) if quick else (conv_pre[1], conv_pre[2], conv_pre[4]):
             k = net.tap(site).shape[0]
-            values = torch.stack([natural_values(net, unit(site, i), natural) for i in range(k)], 1)
+            values = _at_centre(net, site, natural)
             made = visualise(net, _each(site, torch.arange(k)), n=k, steps=40 if quick else 96, colours=colours)
             live = values.max(0).values > 0
             above = made.values > values.quantile(0.999, dim=0)

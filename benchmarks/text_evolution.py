@@ -33,10 +33,11 @@ from interp.visualisation import (  # noqa: E402
 )
 from interp.visualisation.objective import random_direction  # noqa: E402
 from interp.visualisation.text_comparison import TextComparison  # noqa: E402
-from interp.visualisation.text_evolution import TextFront  # noqa: E402
+from interp.visualisation.text_evolution import TextFront, measure_texts  # noqa: E402
+from interp.visualisation.writer import Writer  # noqa: E402
 
-LENGTH, STEPS, ROUNDS, TEXTS, RANDOM, SEED = 8, 25, 8, 300, 25, 0
-CHILDREN, CHOICES, BEGIN = 16, 64, 8
+LENGTH, STEPS, ROUNDS, TEXTS, RANDOM, SEED = 16, 10, 4, 300, 10, 0
+CHILDREN, CHOICES, BEGIN, PIECES = 16, 64, 8, 32
 WEIGHTS = tuple(10 ** (-1.5 + 2 * i / 7) for i in range(8))
 """λ from .03 to 3: at the texts that are as likely as real pieces, not at the likeliest of all."""
 
@@ -54,9 +55,10 @@ def main(folder: Path, n: int) -> None:
     wanted = [along(sae.direction(latent)) for latent in live(model, sae, texts, n)]
     random = [along(random_direction(model, sae.site, seed)) for seed in range(RANDOM)]
     rest = [one for pair in zip_longest(wanted, random) for one in pair if one is not None][len(rows) :]
-    beginnings = best_pieces(model, rest, others)
-    for objective, begin in zip(rest, beginnings, strict=True):
-        rows.append(measured(model, objective, texts, begin))
+    beginnings, real = best_pieces(model, rest, others), best_pieces(model, rest, texts)
+    for objective, begin, pieces in zip(rest, beginnings, real, strict=True):
+        rows.append(measured(model, objective, texts, begin[:BEGIN]) | above_alone(model, objective, pieces))
+        rows[-1]["exceeds alone"] = rows[-1]["likely"] and rows[-1]["value"] > rows[-1]["greatest alone"]
         with kept.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         print(rows[-1], flush=True)
@@ -66,6 +68,8 @@ def main(folder: Path, n: int) -> None:
         "latents": len(ours),
         "above every real text within 2 nats": share([row["exceeds"] for row in ours]),
         "the same of random directions": share([row["exceeds"] for row in drawn]),
+        "above the 32 best real pieces of as many tokens, read alone": share([row["exceeds alone"] for row in ours]),
+        "the same of random directions, alone": share([row["exceeds alone"] for row in drawn]),
         "the texts it begins from": share([row["begins above"] for row in ours]),
         "the same of random directions, begun": share([row["begins above"] for row in drawn]),
         "likely enough at all": share([row["likely"] for row in ours]),
@@ -103,25 +107,24 @@ def best_pieces(model: Model, objectives: list[Objective], texts: list[str]) -> 
         late = acts.tokens.content.long().cumsum(1)[row, column] >= LENGTH
         row, column = row[late], column[late]
         values = acts[objectives[0].site][row, column] @ vectors
-        best = values.topk(min(4 * BEGIN, len(values)), dim=0)
+        best = values.topk(min(2 * PIECES, len(values)), dim=0)
         for i, kept in enumerate(found):
             for value, at in zip(best.values[:, i].tolist(), best.indices[:, i].tolist(), strict=True):
                 ids = acts.tokens.ids[row[at], int(column[at]) - LENGTH + 1 : int(column[at]) + 1].tolist()
                 text = model.tokenizer.decode(ids)
                 if model.tokenizer(text)["input_ids"][1:] == ids:
                     kept.append((value, text))
-    return [list(dict.fromkeys(text for _, text in sorted(kept, reverse=True)))[:BEGIN] for kept in found]
+    return [list(dict.fromkeys(text for _, text in sorted(kept, reverse=True)))[:PIECES] for kept in found]
 
 
 def measured(model: Model, objective: Objective, texts: list[str], begin: list[str]) -> dict[str, Any]:
     """What evolution finds for one objective, in rounds of which each begins from the best texts of all before."""
-    front, found, rounds = None, None, 0
-    while found is None or (not found.exceeds and rounds < ROUNDS):
-        before, front = front, evolved(model, objective, begin, SEED + rounds)
-        found = compare_with_texts(model, front, texts)
-        begin, rounds = next_beginning(model, front, found), rounds + 1
-        first = front if before is None else first
-    return row_of(model, front, found) | {"steps": STEPS * rounds, "begins above": first.begun > found.greatest}
+    front = evolved(model, objective, begin, SEED)
+    begun, rounds, found = front.begun, 1, compare_with_texts(model, front, texts)
+    while not found.exceeds and rounds < ROUNDS:
+        front = evolved(model, objective, next_beginning(model, front, found), SEED + rounds)
+        rounds, found = rounds + 1, compare_with_texts(model, front, texts)
+    return row_of(model, front, found) | {"steps": STEPS * rounds, "begins above": begun > found.greatest}
 
 
 def evolved(model: Model, objective: Objective, begin: list[str], seed: int) -> TextFront:
@@ -130,6 +133,13 @@ def evolved(model: Model, objective: Objective, begin: list[str], seed: int) -> 
         model, objective, length=LENGTH, steps=STEPS, children=CHILDREN, choices=CHOICES, weights=WEIGHTS,
         texts=begin, seed=seed,
     )  # fmt: skip
+
+
+def above_alone(model: Model, objective: Objective, pieces: list[str]) -> dict[str, float]:
+    """The greatest value of real pieces that are read alone, as made texts are."""
+    ids = torch.tensor([model.tokenizer(text)["input_ids"][1:] for text in pieces])
+    writer = Writer(model, torch.Generator().manual_seed(SEED))
+    return {"greatest alone": float(measure_texts(model, objective, writer, ids).values.max())}
 
 
 def next_beginning(model: Model, front: TextFront, found: TextComparison) -> list[str]:
