@@ -1,4 +1,4 @@
-"""An index of a space: neighbours found approximately among millions of rows, and how many of the true ones they are."""
+"""An index of a space: neighbours found approximately among millions of rows, and how many of the true ones."""
 
 from dataclasses import dataclass
 from typing import final

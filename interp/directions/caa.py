@@ -10,10 +10,12 @@ def caa(model: AnyModel, pairs: Pairs, site: Site, at: Position | None = None) -
     """v = (1/n) sum_i a(p_i, c_i+) - a(p_i, c_i-) (Rimsky et al. 2023, arXiv:2312.06681, equation 1).
 
     Read at the token where a text first differs from its partner, the answer's letter, unless `at` says otherwise;
-    one token per text. Of pictures, such as a scene by night and by day, it is the mean over their places. The scale is the distance from the negative texts' mean to the farthest text.
+    one token per text. Of pictures, such as a scene by night and by day, it is the mean over their places. The scale
+    is the distance from the negative texts' mean to the farthest text.
 
     Raises:
-        InvalidArgument: a text in which `at` selects no token or several, a picture without a place, or pairs without a difference at the site.
+        InvalidArgument: a text in which `at` selects no token or several, a picture without a place, or pairs without
+            a difference at the site.
 
     Cost:
         One forward pass per text or picture, up to the site.

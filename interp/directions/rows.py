@@ -102,7 +102,9 @@ def capture_mean_rows(
         count = torch.bincount(text, minlength=texts_read)
         for row in (count == 0).nonzero().flatten().tolist():
             if isinstance(texts, Images):
-                raise InvalidArgument(f"{at} selects no place of picture {done + row}: leave it out, or say other places")
+                raise InvalidArgument(
+                    f"{at} selects no place of picture {done + row}: leave it out, or say other places"
+                )
             raise InvalidArgument(f"{at} selects no token of text {done + row} ({texts[done + row][:60]!r})")
         total = x.new_zeros(texts_read, x.shape[1]).index_add_(0, text, x)
         rows.append(total / count[:, None])

@@ -146,7 +146,6 @@ class Measured:
     values: Float[Tensor, "batch"]
     cross_entropies: Float[Tensor, "batch"]
 
-
     def __getitem__(self, rows: Tensor) -> "Measured":
         return Measured(self.ids[rows], self.values[rows], self.cross_entropies[rows])
 

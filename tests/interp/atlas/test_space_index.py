@@ -1,4 +1,4 @@
-"""An index that looks everywhere is exact, one that looks into few cells finds what its recall says, and fits its space."""
+"""An index that looks everywhere is exact, one that looks into few cells finds what its recall says."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,9 @@ def test_recall_is_the_share_of_true_neighbours_among_those_found_and_grows_with
         index = index_space(space, cells=20, probes=probes)
         scores = space.scores(space.rows).fill_diagonal_(-torch.inf).topk(10).indices
         found = index.find(space.rows, 11)
-        shares = [len({*a.tolist()} & ({*b.tolist()} - {i})) / 10 for i, (a, b) in enumerate(zip(scores, found, strict=True))]
+        shares = [
+            len({*a.tolist()} & ({*b.tolist()} - {i})) / 10 for i, (a, b) in enumerate(zip(scores, found, strict=True))
+        ]
         estimate = measure_index_recall(index, 10, queries=600)
         assert estimate.value == pytest.approx(sum(shares) / 600)
         recalls.append(estimate.value)
@@ -57,7 +59,10 @@ def test_recall_is_the_share_of_true_neighbours_among_those_found_and_grows_with
     ("call", "text"),
     [
         (lambda s: find_neighbours(s, 0, 3, index=index_space(space_of(seed=1))), "the index is of another space"),
-        (lambda s: find_neighbours(s, 0, 400, index=index_space(s, cells=15, probes=1)), "give index_space more probes"),
+        (
+            lambda s: find_neighbours(s, 0, 400, index=index_space(s, cells=15, probes=1)),
+            "give index_space more probes",
+        ),
         (lambda s: link_neighbours(s, 400, index=index_space(s, cells=15, probes=1)), "give index_space more probes"),
         (lambda s: measure_index_recall(index_space(s), 600), "600 neighbours were asked for of 600 rows"),
     ],

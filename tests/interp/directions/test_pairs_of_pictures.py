@@ -55,9 +55,7 @@ def test_shuffled_pairs_are_the_same_pictures_of_which_some_changed_sides(pairs:
     found = [pairs.shuffle(seed) for seed in range(8)]
     for one in found:
         assert isinstance(one.positive, Images) and isinstance(one.negative, Images)
-        assert torch.equal(
-            one.positive.pixels + one.negative.pixels, pairs.positive.pixels + pairs.negative.pixels
-        )
+        assert torch.equal(one.positive.pixels + one.negative.pixels, pairs.positive.pixels + pairs.negative.pixels)
         for i in range(pairs.n):
             assert any(torch.equal(one.positive.pixels[i], side.pixels[i]) for side in (pairs.positive, pairs.negative))
     assert len({tuple(one.positive.pixels.flatten(1).sum(1).tolist()) for one in found}) > 1  # type: ignore[union-attr]
