@@ -120,7 +120,9 @@ def _guard_class(kind: type) -> None:
             setattr(kind, name, around(guard_function(member.__func__, f"{kind.__name__}.{name}")))
 
 
-UNGUARDED = frozenset({"forward", "encode", "decode", "loss", "note", "constrain"})
+UNGUARDED = frozenset(
+    {"forward", "encode", "decode", "loss", "note", "constrain", "extend", "places", "read_at", "from_column"}
+)
 """Methods that a training step or a pass calls, whose arguments were checked where the run began."""
 
 
@@ -135,20 +137,44 @@ class _Plan:
         """Refuse what does not fit; return the arguments where some changed: a string becomes the path it names."""
         if self.tests is None:
             self._prepare()
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InvalidType(self._misfit(error, kwargs)) from None
-        tests, given, written = self.tests or {}, bound.arguments, False
+        given = self._pair(args, kwargs)
+        if given is None:
+            given = self._bind(args, kwargs).arguments
+        tests, written = self.tests or {}, {}
         for name, value in given.items():
             if (test := tests.get(name)) is not None and not test[1](value):
                 self._refuse(name, value, given)
             if name in self.paths and isinstance(value, str):
-                given[name], written = Path(value), True
-        return bound if written else None
+                written[name] = Path(value)
+        if not written:
+            return None
+        bound = self._bind(args, kwargs)
+        bound.arguments.update(written)
+        return bound
+
+    def _pair(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """The arguments by name as the signature binds them, without its cost; None where that is not certain."""
+        if len(args) > len(self.positional):
+            return None
+        given = dict(zip(self.positional, args, strict=False))
+        if kwargs:
+            if not (kwargs.keys() <= self.by_name and kwargs.keys().isdisjoint(given)):
+                return None
+            given |= kwargs
+        return given if self.required <= given.keys() else None
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        try:
+            return self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidType(self._misfit(error, kwargs)) from None
 
     def _prepare(self) -> None:
         self.signature = inspect.signature(self.function)
+        every = [one for one in self.signature.parameters.values() if one.kind not in VARIADIC]
+        self.positional = [one.name for one in every if one.kind is not one.KEYWORD_ONLY]
+        self.by_name = {one.name for one in every if one.kind is not one.POSITIONAL_ONLY}
+        self.required = {one.name for one in every if one.default is one.empty}
         hints = _hints(self.function)
         tests = {}
         self.paths = {name for name, hint in hints.items() if Path in _parts(hint) and str not in _parts(hint)}

@@ -135,7 +135,7 @@ class _Change:
         batch = len(passing.tokens)
         a = new = a if a.shape[0] == batch else a.expand(batch, *a.shape[1:])
         for number, one in enumerate(self.chain):
-            rows = passing.rows(one.at).from_column(begin, a.device)
+            rows = touched if one.at.select is self.at.select else passing.rows(one.at).from_column(begin, a.device)
             if len(rows):
                 self.fired.add(number)
                 place = (rows.row, rows.column - begin)

@@ -279,7 +279,10 @@ class _SaysItsPrompt:
     def __init__(self, hf: HFModel, reads: Callable[[Tensor, Any], Any]) -> None:
         self.own = vars(hf).get("generate")
         self._hf, self._reads = hf, reads
-        self.__signature__ = inspect.signature(self._generate)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._generate)
 
     @property
     def _generate(self) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ LISTED = 20
 
 def draw_graph(session: Session, given: GraphGiven, progress: Progress) -> Document:
     """The attribution graph of what comes after a text, next to the scores of one with its decoders shuffled."""
-    check_length(session, given.text)
+    check_length(session.model.tokens(given.text))
     transcoders, model = session.transcoders_of(given.transcoders), session.model
     graphs: list[AttributionGraph] = []
     for one in (transcoders, shuffle_decoders(transcoders)):
@@ -98,7 +98,7 @@ def other_features(graph: AttributionGraph, nodes: list[str], n: int, seed: int)
 def find_circuit(session: Session, given: CircuitGiven, progress: Progress) -> Document:
     """The edges that matter most to a difference, checked on a sample, and how faithful their circuits are."""
     for text in (given.clean, given.corrupt):
-        check_length(session, text)
+        check_length(session.model.tokens(text))
     model = session.model
     task = Task(given.clean, given.corrupt, logit_difference(model, given.right, given.wrong))
     progress.check()

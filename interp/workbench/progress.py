@@ -2,8 +2,8 @@
 
 from typing import Any, Final, Protocol, runtime_checkable
 
+from hooks import Tokens
 from hooks.errors import InvalidArgument
-from interp.workbench.session import Session
 
 Document = dict[str, Any]
 MAX_TOKENS: Final = 2_048
@@ -20,13 +20,13 @@ class Progress(Protocol):
         """Stop here if the job is cancelled."""
 
 
-def check_length(session: Session, text: str, more: int = 0) -> None:
+def check_length(tokens: Tokens, more: int = 0) -> None:
     """Refuse a text that is longer than a page takes, with what is to follow it.
 
     Raises:
         InvalidArgument: it is.
     """
-    n = session.model.tokens(text).ids.shape[1]
+    n = tokens.ids.shape[1]
     if n + more > MAX_TOKENS:
         raise InvalidArgument(
             f"the text has {n:,} tokens and {more:,} are to follow: a page takes {MAX_TOKENS:,} in all"

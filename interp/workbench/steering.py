@@ -18,14 +18,16 @@ from interp.workbench.session import Session, name_of
 
 def steer_prompt(session: Session, given: SteerGiven, progress: Progress) -> Document:
     """The prompt continued with the directions, without, and with random ones of equal norm, token by token."""
-    check_length(session, given.prompt, given.max_new_tokens)
+    tokens = session.model.tokens(given.prompt)
+    check_length(tokens, given.max_new_tokens)
+    ids = tokens.ids[0].tolist()
     resolved = [resolve_direction(session, one) for one in given.directions]
     steerings = [add_direction(direction) for direction, _ in resolved]
+    texts: dict[str, str] = {}
+    texts["steered"], touched = _continued(session, given, ids, steerings, "steered", progress)
     controls = [one.control(seed=given.seed + number) for number, one in enumerate(steerings)]
-    ids, texts, touched = session.model.tokens(given.prompt).ids[0].tolist(), {}, {}
-    for column, ways in (("steered", steerings), ("unsteered", []), ("random", controls)):
-        texts[column], receipt = _continued(session, given, ids, ways, column, progress)
-        touched |= receipt if column == "steered" else {}
+    texts["unsteered"], _ = _continued(session, given, ids, [], "unsteered", progress)
+    texts["random"], _ = _continued(session, given, ids, controls, "random", progress)
     value = [texts[column] for column in ("steered", "unsteered", "random")]
     nats, lengths = measure_surprisal(session.model, [given.prompt] * 3, value)
     perplexity = [float(x) if x == x else None for x in (nats / lengths.clamp_min(1)).exp()]
@@ -41,7 +43,7 @@ def steer_prompt(session: Session, given: SteerGiven, progress: Progress) -> Doc
 
 def sweep_doses(session: Session, given: DoseGiven, progress: Progress) -> Document:
     """How often continuations name the concept, and their perplexity, at each dose next to a random direction's."""
-    check_length(session, given.prompt, given.max_new_tokens)
+    check_length(session.model.tokens(given.prompt), given.max_new_tokens)
     direction, code = resolve_direction(session, given.direction)
     sampling = Sampling(given.per_prompt, given.max_new_tokens, 1.0, given.seed)
     progress.check()

@@ -12,7 +12,7 @@ from interp.workbench.session import Session
 def sweep_patches(session: Session, given: PatchGiven, progress: Progress) -> Document:
     """The share of the logit difference that each layer and token of the clean run brings back into the corrupt one."""
     for text in (given.clean, given.corrupt):
-        check_length(session, text)
+        check_length(session.model.tokens(text))
     metric = logit_difference(session.model, given.right, given.wrong)
     progress.check()
     over = each_position(Layered(given.site))
