@@ -74,12 +74,14 @@ class Pairs:
     def shuffle(self, seed: Natural) -> "Pairs":
         """The same pairs, each swapped or not at random: a direction found in them is what chance gives."""
         turn = torch.rand(self.n, generator=torch.Generator().manual_seed(seed)) < 0.5
-        if isinstance(self.positive, Images) and isinstance(self.negative, Images):
-            a, b = self.positive.pixels, self.negative.pixels
+        positive, negative = self.positive, self.negative
+        if isinstance(positive, Images) or isinstance(negative, Images):
+            assert isinstance(positive, Images) and isinstance(negative, Images)
+            a, b = positive.pixels, negative.pixels
             turned = turn.to(a.device)[:, None, None, None]
             sides = torch.where(turned, b, a), torch.where(turned, a, b)
-            return Pairs(*(replace(self.positive, pixels=pixels, masks={}, names=None) for pixels in sides))
-        pairs = list(zip(self.positive, self.negative, strict=True))
+            return Pairs(*(replace(positive, pixels=pixels, masks={}, names=None) for pixels in sides))
+        pairs = list(zip(positive, negative, strict=True))
         both = [(b, a) if turned else (a, b) for turned, (a, b) in zip(turn.tolist(), pairs, strict=True)]
         return Pairs(*zip(*both, strict=True))
 
