@@ -12,7 +12,7 @@ from hooks import Model, stream
 from hooks.border import Count, Natural, NotNegative
 from hooks.errors import InvalidArgument
 from interp.visualisation.objective import along, random_direction
-from interp.visualisation.text_evolution import Measured, TextFront, evolve_texts, measure_texts
+from interp.visualisation.text_evolution import ScoredTexts, TextFront, evolve_texts, measure_texts
 from interp.visualisation.writer import Writer
 
 
@@ -118,7 +118,7 @@ def _read(model: Model, front: TextFront, texts: Sequence[str]) -> tuple[Float[T
     return torch.cat(values), piece
 
 
-def _largest_likely(frontier: Measured, most: float) -> Measured:
+def _largest_likely(frontier: ScoredTexts, most: float) -> ScoredTexts:
     """The last that is likely enough of those in order of CE and value, or the likeliest."""
     return frontier[torch.tensor([max(1, int((frontier.cross_entropies <= most).sum())) - 1])]
 

@@ -51,7 +51,7 @@ class TextFront:
     cross_entropies: Float[Tensor, "n"]
     begun: float
     read: int
-    frontier: "Measured"
+    frontier: "ScoredTexts"
 
     def __repr__(self) -> str:
         rows = sorted(
@@ -139,30 +139,30 @@ def evolve_texts(
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class ScoredTexts:
     """Texts with f at their last token, and CE."""
 
     ids: Ids
     values: Float[Tensor, "batch"]
     cross_entropies: Float[Tensor, "batch"]
 
-    def __getitem__(self, rows: Tensor) -> "Measured":
-        return Measured(self.ids[rows], self.values[rows], self.cross_entropies[rows])
+    def __getitem__(self, rows: Tensor) -> "ScoredTexts":
+        return ScoredTexts(self.ids[rows], self.values[rows], self.cross_entropies[rows])
 
 
-def _join(groups: Sequence[Measured]) -> Measured:
-    return Measured(
+def _join(groups: Sequence[ScoredTexts]) -> ScoredTexts:
+    return ScoredTexts(
         *(torch.cat([getattr(one, name) for one in groups]) for name in ("ids", "values", "cross_entropies"))
     )
 
 
-def _select(lam: Float[Tensor, "n"], *groups: Measured) -> Measured:
+def _select(lam: Float[Tensor, "n"], *groups: ScoredTexts) -> ScoredTexts:
     """For each λ the text with the largest `f − λ·CE`; of equal ones the first."""
     every = _join(groups)
     return every[(every.values[None] - lam[:, None] * every.cross_entropies[None]).argmax(1)]
 
 
-def find_frontier(*groups: Measured) -> Measured:
+def find_frontier(*groups: ScoredTexts) -> ScoredTexts:
     """Those of which no other is both larger and likelier, from the likeliest to the largest."""
     every = _join(groups)
     every = every[every.values.argsort(descending=True, stable=True)]
@@ -172,7 +172,7 @@ def find_frontier(*groups: Measured) -> Measured:
     return every[every.values > before]
 
 
-def measure_texts(model: Model, objective: Objective, writer: Writer, ids: Ids) -> Measured:
+def measure_texts(model: Model, objective: Objective, writer: Writer, ids: Ids) -> ScoredTexts:
     """f at the last token of each text, and its CE."""
     values, ce = [], []
     for part in ids.split(BATCH):
@@ -180,7 +180,7 @@ def measure_texts(model: Model, objective: Objective, writer: Writer, ids: Ids) 
             logits = model.run(writer.tokens(part))
         values.append(objective.score(held[-1][:, -1:].flatten(2), None).double().cpu())
         ce.append(writer.cross_entropy(logits, part).double().cpu())
-    return Measured(ids, torch.cat(values), torch.cat(ce))
+    return ScoredTexts(ids, torch.cat(values), torch.cat(ce))
 
 
 def values_at_tokens(model: Model, objective: Objective, tokens: Tokens) -> Float[Tensor, "n"]:

@@ -10,7 +10,7 @@ from hooks import Direction, Model, capture, load
 from hooks.errors import InvalidArgument
 from hooks.site import embed, resid_post
 from interp.visualisation import Objective, along, compare_with_texts, evolve_texts, evolve_texts_for_random, latent
-from interp.visualisation.text_evolution import Measured, find_frontier
+from interp.visualisation.text_evolution import ScoredTexts, find_frontier
 from interp.visualisation.text_evolution import _slopes as slopes_of
 from interp.visualisation.writer import Writer
 
@@ -117,7 +117,7 @@ def test_real_texts_are_read_at_every_token_and_the_piece_ends_at_the_greatest(w
 def test_the_frontier_is_all_that_no_other_text_beats_in_both(words: Model) -> None:
     random = torch.Generator().manual_seed(0)
     values, ce = (torch.randint(9, (40,), generator=random).double() for _ in range(2))
-    found = find_frontier(Measured(torch.arange(40)[:, None], values, ce))
+    found = find_frontier(ScoredTexts(torch.arange(40)[:, None], values, ce))
     wanted = {
         (v, c)
         for v, c in zip(values.tolist(), ce.tolist(), strict=True)
