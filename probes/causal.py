@@ -46,7 +46,7 @@ class Effect:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Mattering:
+class CausalTest:
     """The behaviour as it is, and what erasing, adding and reflecting a direction does to it."""
 
     direction: Direction
@@ -108,7 +108,7 @@ def does_it_matter(
     at: Position = everywhere,
     draws: Count = 39,
     seed: Natural = 0,
-) -> Mattering:
+) -> CausalTest:
     """Test whether the model uses a direction, or whether it can only be read.
 
     With u the unit direction and m the mean of a.u over the selected tokens: erasing is a - (a.u - m) u, reflecting
@@ -150,7 +150,7 @@ def does_it_matter(
         name: _effect(change(amount, unit), torch.stack([change(amount, r).abs().mean() for r in others]), seed)
         for name, amount in amounts.items()
     }
-    return Mattering(direction, baseline, **effects)
+    return CausalTest(direction, baseline, **effects)
 
 
 def _first(model: Model, answer: str | int) -> int:

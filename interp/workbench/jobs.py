@@ -29,7 +29,7 @@ Ended = Literal["result", "error", "cancelled"]
 Work = Callable[["Job"], Document]
 
 
-class Cancelled(Exception):
+class JobCancelled(Exception):
     """Raised inside a job that is to stop."""
 
 
@@ -81,10 +81,10 @@ class Job:
         """Stop here if the job is cancelled, or nobody has read its events for a while.
 
         Raises:
-            Cancelled: it is.
+            JobCancelled: it is.
         """
         if self._stop.is_set() or (self._read is not None and time.monotonic() - self._read > FORGOTTEN):
-            raise Cancelled
+            raise JobCancelled
 
     def cancel(self) -> None:
         """Stop it at its next check; one that waits does not begin."""
@@ -168,7 +168,7 @@ class Jobs:
                 job.check()
                 job.send("started", {})
                 job.end("result", job.work(job))
-            except Cancelled:
+            except JobCancelled:
                 job.end("cancelled", {})
             except (InterpError, OSError) as error:
                 job.end("error", {"detail": " ".join(str(error).split()), "kind": type(error).__name__})
