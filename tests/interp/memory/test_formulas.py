@@ -14,6 +14,7 @@ from torch import Tensor
 from hooks import Model, capture
 from hooks.errors import EditRefused
 from hooks.site import embed, mlp_act, mlp_in, mlp_out, resid_post
+from interp.common.key_index import make_key_index
 from interp.memory import Covariance, Edit, Fact, Query, Search, conflicts, covariance, knowledge, preview
 from interp.memory.editing.change import LowRank, measure_leverage
 from interp.memory.editing.checks import check_target_likely, measure_and_check
@@ -44,7 +45,6 @@ from interp.memory.outside import (
     measure_retrieval,
     predict_mixture,
 )
-from interp.memory.outside.key_index import make_key_index
 from interp.memory.outside.mixture import ChosenMixture, choose_temperatures, neighbour_votes
 from interp.memory.outside.retrieval import _another
 from interp.memory.tracing.corruption import corrupt_with_noise, corrupt_with_others, restore
