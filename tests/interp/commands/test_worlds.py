@@ -16,7 +16,7 @@ def test_a_world_is_trained_by_command_and_its_rows_are_printed(tmp_path: Path) 
 
 
 def test_a_guide_that_is_not_in_the_package_is_tuned_by_its_name_and_another_name_is_refused(tmp_path: Path) -> None:
-    assert "the nearest is cheerful_025" in call("worlds", "guide", str(tmp_path), "--only", "cheerful_25", code=2)
+    assert "the nearest is 'cheerful_025'" in call("worlds", "guide", str(tmp_path), "--only", "cheerful_25", code=2)
     given = ("--only", "cheerful_025", "--steps", "1", "--json")
     found = json.loads(call("worlds", "guide", str(tmp_path / "new"), *given))
     (file,) = found["files"]
