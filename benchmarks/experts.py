@@ -74,7 +74,7 @@ def language() -> dict[str, Any]:
         }
         for way, experts in forced.items():
             changes = {site: change for i, e in enumerate(experts) for site, change in force_expert(i, e).items()}
-            with intervene(model, changes):
+            with intervene(model, {**changes}):
                 said[way] = model.generate(prompts, max_new_tokens=16)
         found[name] = {
             way: asdict(share(torch.tensor([sum(w in foreign for w in words(t)) >= 2 for t in texts])))
