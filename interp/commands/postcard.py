@@ -1,13 +1,12 @@
 """The `interp postcard` commands: train a net of the world, measure it and write its card, draw a sheet of pictures."""
 # ruff: noqa: E501
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hooks.disk import write_text
+from hooks.disk import read_log, write_text
 from hooks.errors import MissingFile
 from interp.commands.arguments import NewFolder, Quiet, TrainingFolder, show_step
 from interp.commands.verb import Document, verb
@@ -20,7 +19,7 @@ from interp.postcard.nets import Which, install, net, new_net
 from interp.postcard.scene import LANDMARKS
 from interp.postcard.sheet import write_sheet
 from interp.postcard.splits import Split, scenes
-from interp.postcard.train import Recipe, recipe_for, train
+from interp.postcard.train import Recipe, read_recipe, recipe_for, train
 
 app = typer.Typer(help="The bundled pictures: draw them, train a net on them, measure it.", no_args_is_help=True)
 TITLES = {
@@ -56,8 +55,8 @@ def net_card_command(
     """Measure a trained net and write its card next to it."""
     if not (folder / "log.jsonl").is_file():
         raise MissingFile(f"there is no training in {folder}: give the folder that interp postcard train wrote to")
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    read, recipe = net(folder / "model"), Recipe(**json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
+    log, recipe = read_log(folder / "log.jsonl"), read_recipe(folder)
+    read = net(folder / "model")
     shown = scenes("test", 500)
     with show_step(f"measuring on {n} pictures", quiet):
         figures = measure(read, n)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hooks.disk import append_text, lock, read_pickled, write_file, write_text
+from hooks.disk import append_text, lock, read_state, write_file
 from hooks.errors import InvalidArgument, NotFinite
+from hooks.json_file import Kind, read_json, write_json
 from interp.common.precision import precision
 from interp.landmark.muon import Muon
 from interp.postcard.answers import image_vectors, is_right, scale_of, text_vectors
@@ -34,6 +35,7 @@ WARM_UP = 0.03
 SHARD = 8
 PICTURES = {"convnet": (400_000, 64), "vit": (240_000, 64), "clip": (300_000, 100)}
 Steppers: TypeAlias = list[torch.optim.Optimizer]
+RECIPE = "recipe.json"
 CURE = "delete it to train from scratch, or put it back from a copy"
 
 
@@ -68,6 +70,9 @@ class Recipe:
         """The learning rate at a step, counted from 0."""
         warm = max(1, round(WARM_UP * self.steps))
         return self.rate * min((step + 1) / warm, (1 + math.cos(math.pi * step / self.steps)) / 2)
+
+
+KIND: Final = Kind("interp.postcard.recipe", "recipe of a net", "interp postcard train", Recipe)
 
 
 def recipe_for(which: Which, seed: int = 0, pictures: int | None = None, *, small: bool = False) -> Recipe:
@@ -107,7 +112,7 @@ def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_ev
         if recipe.which == "convnet":
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         first, spent = _resume(folder / "state.pt", net, steppers, recipe)
-        write_text(folder / "recipe.json", json.dumps(asdict(recipe)) + "\n")
+        write_json(folder / RECIPE, KIND, asdict(recipe))
         begun = time.monotonic()
         for step in tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.which):
             loss = _step(net, steppers, recipe, step)
@@ -120,6 +125,21 @@ def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_ev
             if over:
                 break
     return folder / "model"
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe by which the net of a training's folder is trained.
+
+    Raises:
+        MissingFile: there is none.
+        DamagedFile: it is torn or changed.
+
+    Examples:
+        ```python
+        read_recipe(Path("nets/convnet-0")).pictures
+        ```
+    """
+    return Recipe(**read_json(folder / RECIPE, KIND))
 
 
 def _steppers(net: Net, recipe: Recipe) -> Steppers:
@@ -221,7 +241,7 @@ def _resume(file: Path, net: Net, steppers: Steppers, recipe: Recipe) -> tuple[i
     """Put a saved state back; the next step, and the seconds spent so far."""
     if not file.exists():
         return 0, 0.0
-    state = read_pickled(file, CURE)
+    state = read_state(file, ("recipe", "model", "optimizers", "step", "seconds"), CURE)
     for name, asked in asdict(recipe).items():
         if state["recipe"].get(name) != asked:
             raise InvalidArgument(

@@ -5,7 +5,6 @@ import math
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooks.disk import append_text, lock, read_pickled, write_file, write_folder
+from hooks.disk import append_text, lock, read_state, write_file, write_folder
 from hooks.errors import InvalidArgument, NotFinite, UnknownName, nearest
 from hooks.huggingface import HFModel
 from interp.common.precision import precision
@@ -165,7 +164,7 @@ def _resume(file: Path, model: HFModel, steppers: Steppers, about: dict[str, int
     """Put a saved state back; the next step, and the seconds spent so far."""
     if not file.exists():
         return 0, 0.0
-    state: dict[str, Any] = read_pickled(file, "delete it to train from scratch")
+    state = read_state(file, (*about, "model", "optimizers", "step", "seconds"), "delete it to train from scratch")
     for name, wanted in about.items():
         if state.get(name) != wanted:
             raise InvalidArgument(
