@@ -60,9 +60,9 @@ def known_subjects(model: Model, n: int, seed: int = 0) -> tuple[Subject, ...]:
     return tuple(f for f, text in zip(asked, said, strict=True) if text.strip().startswith(f.answer))[:n]
 
 
-def measure(folder: Path) -> Measured:
+def measure(folder: Path, device: str | torch.device | None = None) -> Measured:
     """Measure the model that a training run wrote to `folder/model`. Cost: some 6,000 short forward passes, minutes."""
-    model = load(folder / "model", dtype=torch.float32)
+    model = load(folder / "model", dtype=torch.float32, device=device)
     tokenizer = read_tokenizer(folder / "model" / "tokenizer.json")
     log = read_log(folder / "log.jsonl")
     heads = induction(model).values

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from interp.commands.arguments import NewFolder
+from interp.commands.arguments import NewFolder, Quiet, WrittenOn, check_device
 from interp.commands.verb import Document, verb
 from interp.worlds.load import MODELS
 from interp.worlds.train import WORLDS, train, world
@@ -22,9 +22,11 @@ def train_world_command(
     seed: Annotated[int, typer.Option(help="Of the first weights and of the rows.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Stop at this one; run again to go on.")] = None,
     install: Annotated[bool, typer.Option(help="Copy the model into the package.")] = False,
+    device: WrittenOn = None,
+    quiet: Quiet = False,
 ) -> Document:
     """Train a world, with checkpoints at logarithmically spaced steps; minutes on one core, resumable."""
-    trained = train(folder, name, seed=seed, steps=steps)
+    trained = train(folder, name, seed=seed, steps=steps, device=check_device(device or "cpu"), progress=not quiet)
     typer.echo(f"trained: {trained}")
     if install:
         shutil.copytree(trained, MODELS / name, dirs_exist_ok=True)

@@ -5,7 +5,7 @@ from interp.directions.pairs import Pairs
 from interp.directions.rows import capture_rows, make_direction
 
 
-def caa(model: Model, pairs: Pairs, site: Site, at: Position | None = None) -> Direction:
+def caa(model: Model, pairs: Pairs, site: Site, at: Position | None = None, *, progress: bool = False) -> Direction:
     """v = (1/n) sum_i a(p_i, c_i+) - a(p_i, c_i-) (Rimsky et al. 2023, arXiv:2312.06681, equation 1).
 
     Read at the token where a text first differs from its partner, the answer's letter, unless `at` says otherwise;
@@ -25,6 +25,8 @@ def caa(model: Model, pairs: Pairs, site: Site, at: Position | None = None) -> D
         ```
     """
     at = pairs.answer if at is None else at
-    positive, negative = (capture_rows(model, texts, site, at) for texts in (pairs.positive, pairs.negative))
+    positive, negative = (
+        capture_rows(model, texts, site, at, progress=progress) for texts in (pairs.positive, pairs.negative)
+    )
     v = (positive - negative).mean(0)
     return make_direction(model, site, v, f"CAA over {pairs.n} pairs at {at}", negative.mean(0), positive)

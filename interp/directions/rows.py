@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Direction, Images, Model, Position, Site, capture, stream
 from hooks.errors import InvalidArgument
@@ -13,7 +14,7 @@ from interp.common.texts import list_texts
 
 
 def capture_rows(
-    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32
+    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32, *, progress: bool = False
 ) -> Float[Tensor, "example d_model"]:
     """The activation of each text at the one token that a position selects, in float64.
 
@@ -29,7 +30,7 @@ def capture_rows(
         ```
     """
     rows, done, texts = [], 0, list_texts(texts)
-    for start in range(0, len(texts), batch_size):
+    for start in tqdm(range(0, len(texts), batch_size), desc="forward passes", disable=not progress):
         acts = capture(model, texts[start : start + batch_size], [site], batch_size=batch_size)
         chosen = at.mask(acts.tokens).sum(1)
         for row in (chosen != 1).nonzero().flatten().tolist():
@@ -43,7 +44,13 @@ def capture_rows(
 
 
 def capture_mean_rows(
-    model: AnyModel, texts: Sequence[str] | Images, site: Site, at: Position, batch_size: int = 32
+    model: AnyModel,
+    texts: Sequence[str] | Images,
+    site: Site,
+    at: Position,
+    batch_size: int = 32,
+    *,
+    progress: bool = False,
 ) -> Float[Tensor, "example d_model"]:
     """The mean activation of each text over the tokens that a position selects, or picture over places, in float64.
 
@@ -59,7 +66,7 @@ def capture_mean_rows(
         ```
     """
     rows, done, texts = [], 0, texts if isinstance(texts, Images) else list_texts(texts)
-    for acts in stream(model, texts, [site], batch_size=batch_size):
+    for acts in stream(model, texts, [site], batch_size=batch_size, progress=progress):
         mask = at.mask(acts.tokens.places(acts[site].shape[1], site))
         x = acts.flat(site, at=at).flatten(1).double().cpu()
         number = acts.tokens.text_number.cpu()

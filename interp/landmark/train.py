@@ -334,6 +334,7 @@ def train(
     save_every: int = 200,
     keep_checkpoints: bool = False,
     device: torch.device = torch.device("cpu"),  # noqa: B008
+    progress: bool = True,
 ) -> Path:
     """Train the bundled model, or with "llama" its gated sibling, from its corpus; the same folder again to resume.
 
@@ -358,7 +359,7 @@ def train(
     start = time.monotonic() - spent
     stream = batches(first, seed, tokenizer_file)
     n_steps = sum(phase.steps for phase in phases)
-    for step in tqdm(range(first, n_steps), initial=first, total=n_steps):
+    for step in tqdm(range(first, n_steps), initial=first, total=n_steps, disable=not progress):
         phase, number = phase_at(phases, step)
         if phase.restarts and number == 0:
             steppers, begun = _restart(model)

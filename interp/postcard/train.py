@@ -21,7 +21,7 @@ from hooks.errors import InvalidArgument, NotFinite
 from hooks.json_file import Kind, read_json, write_json
 from interp.common.precision import precision
 from interp.landmark.muon import Muon
-from interp.postcard.answers import image_vectors, is_right, scale_of, text_vectors
+from interp.postcard.answers import device_of, image_vectors, is_right, scale_of, text_vectors
 from interp.postcard.captions import captions, truths
 from interp.postcard.convnet import ConvNet
 from interp.postcard.draw import draw
@@ -87,7 +87,15 @@ def recipe_for(which: Which, seed: int = 0, pictures: int | None = None, *, smal
     return Recipe(which, seed, pictures or many, 64 if small else batch, rate, small=small)
 
 
-def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_every: int = 250) -> Path:
+def train(
+    folder: Path,
+    recipe: Recipe,
+    *,
+    minutes: float | None = None,
+    save_every: int = 250,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> Path:
     """Train a net; the same folder and recipe again to resume.
 
     Writes `state.pt` (to resume from), `recipe.json`, `log.jsonl` and the net in `folder/model`.
@@ -97,6 +105,8 @@ def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_ev
         recipe: how.
         minutes: stop after so many, in the middle of the training; None to go on to its end.
         save_every: so many steps.
+        device: where it is trained.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: the folder holds a training by another recipe.
@@ -106,6 +116,7 @@ def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_ev
     """
     with lock(folder, "training"):
         net = new_net(recipe.which, recipe.seed, small=recipe.small).train()
+        nn.Module.to(net, device)
         if (clip := clip_of(net)) is not None:
             nn.init.constant_(scale_of(clip), math.log(1 / TEMPERATURE))
         steppers = _steppers(net, recipe)
@@ -114,7 +125,9 @@ def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_ev
         first, spent = _resume(folder / "state.pt", net, steppers, recipe)
         write_json(folder / RECIPE, KIND, asdict(recipe))
         begun = time.monotonic()
-        for step in tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.which):
+        for step in tqdm(
+            range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.which, disable=not progress
+        ):
             loss = _step(net, steppers, recipe, step)
             seconds = time.monotonic() - begun
             over = minutes is not None and seconds > 60 * minutes
@@ -149,7 +162,7 @@ def _steppers(net: Net, recipe: Recipe) -> Steppers:
         return [torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=betas, weight_decay=decay)]
     inside = [w for name, w in net.named_parameters() if w.ndim == 2 and "layers." in name]
     others = [w for w in net.parameters() if all(w is not one for one in inside)]
-    dtype = precision(torch.device("cpu"))
+    dtype = precision(device_of(net))
     return [
         Muon(inside, lr=recipe.rate, dtype=dtype, weight_decay=decay),
         torch.optim.AdamW(others, lr=recipe.rate, betas=betas, weight_decay=decay),
@@ -163,7 +176,8 @@ def _step(net: Net, steppers: Steppers, recipe: Recipe, step: int) -> float:
     rate = recipe.rate_at(step)
     for group in (group for stepper in steppers for group in stepper.param_groups):
         group["lr"] = rate
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision(torch.device("cpu")) == torch.bfloat16):
+    device = device_of(net)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == torch.bfloat16):
         loss = loss_of(net, shown[part], drawn[part], step)
     if not math.isfinite(loss.item()):
         raise NotFinite(f"the loss is {loss.item()} at step {step}, a rate of {rate:.2g}: resume with a lower rate")
@@ -188,8 +202,8 @@ def loss_of(
     net: Net, shown: Sequence[Scene], drawn: UInt8[np.ndarray, "batch channel height width"], seed: int = 0
 ) -> Float[Tensor, ""]:
     """The training loss of a batch: of the landmark's name, or of a CLIP's pairs of picture and caption."""
-    pixels = as_input(drawn)
-    truth = torch.tensor([LANDMARKS.index(scene.landmark) for scene in shown])
+    pixels = as_input(drawn).to(device_of(net))
+    truth = torch.tensor([LANDMARKS.index(scene.landmark) for scene in shown], device=pixels.device)
     if isinstance(net, ConvNet):
         return F.cross_entropy(net(pixels.to(memory_format=torch.channels_last)), truth)
     clip = clip_of(net)
@@ -197,7 +211,9 @@ def loss_of(
         return F.cross_entropy(net(pixels).logits, truth)
     said = captions(shown, seed)
     words = text_vectors(clip, [one.text for one in said])
-    return contrast(image_vectors(clip, pixels), words, scale_of(clip), torch.from_numpy(truths(said, shown)))
+    return contrast(
+        image_vectors(clip, pixels), words, scale_of(clip), torch.from_numpy(truths(said, shown)).to(pixels.device)
+    )
 
 
 def contrast(
