@@ -1,5 +1,6 @@
 """The command `interp diff`: what tuning changed, next to what a placebo tuning changed."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +22,22 @@ from interp.commands.arguments import (
 from interp.commands.verb import Document, verb
 from interp.landmark import unseen_texts
 from interp.landmark.guide import load_guide, runs
+from interp.show import (
+    Section,
+    difference_panel,
+    predictions_panel,
+    raised_words_panel,
+    report,
+    weights_panel,
+)
+from interp.show.frame import page_at
 from interp.tuning import (
     Difference,
     ModelPair,
     SiteDivergence,
+    TokenDivergence,
+    WeightDifference,
+    WordsOfDifference,
     load_pair,
     measure_difference,
     measure_site_divergence,
@@ -50,7 +63,8 @@ def diff_command(
     ] = None,
     first: Annotated[int, typer.Option(help="At how many of a text's first tokens the states are compared.")] = 5,
     layer: Annotated[int | None, typer.Option(help="After which block the difference is read as words.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to save that difference as a direction.")] = None,
+    direction: Annotated[Path | None, typer.Option(help="Where to save that difference as a direction.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
@@ -60,35 +74,55 @@ def diff_command(
     if texts is None and base != "landmark":
         raise InvalidArgument(f"--texts is missing: {base} needs texts that have nothing to do with its tuning")
     lines = None if texts is None else read_lines(texts)
+    if direction is not None:
+        make_parent_folder(direction)
     if out is not None:
-        make_parent_folder(out)
+        page_at(out)
     pair = _pair(base, tuned, device, quiet)
     if layer is not None and not 0 <= layer < pair.base.n_layers:
         raise InvalidArgument(f"--layer {layer}: {base} has blocks 0 to {pair.base.n_layers - 1}")
     lines = lines or [text for text in unseen_texts(pair.base, 120, seed=7) if len(text) > 60][:64]
-    found = measure_difference(pair, lines, first=first, progress=not quiet)
-    by_site = measure_site_divergence(pair, lines[:24], progress=not quiet)
+    site = resid_post[(2 * pair.base.n_layers) // 3 if layer is None else layer]
+    own = _measure(pair, lines, first, site, quiet)
     control = None
     if placebo is not None:
         second = ModelPair(pair.base, _pair(base, placebo, device, quiet).tuned)
-        control = (
-            measure_difference(second, lines, first=first, progress=not quiet),
-            measure_site_divergence(second, lines[:24], progress=not quiet),
-        )
-    site = resid_post[(2 * pair.base.n_layers) // 3 if layer is None else layer]
-    return _show(pair, found, by_site, control, lines, site, out)
+        control = _measure(second, lines, first, site, quiet)
+    if direction is not None:
+        own.states.direction(site).save(direction)
+    document = _show(pair, own, control, len(lines))
+    if direction is not None:
+        typer.echo(f"direction: {direction.resolve()}")
+    if out is not None:
+        _write(out, pair, own, control, len(lines))
+        typer.echo(f"page: {out.resolve()}")
+    return {**document, "direction": direction, "page": out}
 
 
-def _show(
-    pair: ModelPair,
-    found: Difference,
-    by_site: SiteDivergence,
-    control: tuple[Difference, SiteDivergence] | None,
-    lines: list[str],
-    site: Site,
-    out: Path | None,
-) -> Document:
-    rows = _rows(found, by_site, control)
+@dataclass(frozen=True)
+class _Measured:
+    """Everything that is measured of one pair."""
+
+    states: Difference
+    sites: SiteDivergence
+    tokens: TokenDivergence
+    words: WordsOfDifference
+    weights: WeightDifference
+
+
+def _measure(pair: ModelPair, lines: list[str], first: int, site: Site, quiet: bool) -> _Measured:
+    states = measure_difference(pair, lines, first=first, progress=not quiet)
+    return _Measured(
+        states,
+        measure_site_divergence(pair, lines[:24], progress=not quiet),
+        measure_token_divergence(pair, lines[:24]),
+        read_difference(pair, states, site),
+        measure_weight_difference(pair),
+    )
+
+
+def _show(pair: ModelPair, own: _Measured, control: _Measured | None, n: int) -> Document:
+    rows = _rows(own, control)
     typer.echo("state: length of the mean difference over that of the base's states; held: share of the divergence")
     typer.echo(f"{'after':<16}{'state':>8}{'by chance':>11}{'placebo':>9}{'held':>8}{'placebo':>9}")
     for row in rows:
@@ -97,44 +131,56 @@ def _show(
             f"{row['site']:<16}{row['state']:>8.3f}{row['by_chance']:>11.3f}{shown[0]:>9}{row['held'].value:>8.2f}"
             f"{shown[1]:>9}"
         )
-    tokens = measure_token_divergence(pair, lines[:24])
-    typer.echo(str(tokens))
+    typer.echo(str(own.tokens))
     if control is not None:
-        typer.echo(f"the placebo's: {control[1].whole} nats a token")
-    words = read_difference(pair, found, site)
-    typer.echo(str(words))
-    weights = measure_weight_difference(pair)
-    typer.echo(str(weights))
-    if out is not None:
-        found.direction(site).save(out)
-        typer.echo(f"direction: {out.resolve()}")
+        typer.echo(f"the placebo's: {control.sites.whole} nats a token")
+    typer.echo(str(own.words))
+    typer.echo(str(own.weights))
     return {
         "base": pair.base.name,
         "tuned": pair.tuned.name,
-        "texts": len(lines),
+        "texts": n,
         "sites": rows,
-        "divergence": tokens.mean,
-        "placebo_divergence": None if control is None else control[1].whole,
-        "words": [*words.base],
-        "weights": [{"matrix": one.name, "relative": one.relative, "rank": one.rank} for one in weights.changes],
-        "direction": out,
+        "divergence": own.tokens.mean,
+        "placebo_divergence": None if control is None else control.sites.whole,
+        "words": [*own.words.base],
+        "weights": [{"matrix": one.name, "relative": one.relative, "rank": one.rank} for one in own.weights.changes],
     }
 
 
-def _rows(
-    found: Difference, by_site: SiteDivergence, control: tuple[Difference, SiteDivergence] | None
-) -> list[dict[str, Any]]:
+def _write(out: Path, pair: ModelPair, own: _Measured, control: _Measured | None, n: int) -> Path:
+    """A page: what changed in states, predictions, words and weights, next to the placebo's."""
+    other = None if control is None else (control.states, control.sites)
+    panels = (
+        difference_panel(own.states, own.sites, other),
+        raised_words_panel(own.words, control and control.words),
+    )
+    said = predictions_panel(own.tokens, control and control.tokens.mean)
+    moved = weights_panel(own.weights, control and control.weights)
+    return report(
+        out,
+        f"What tuning changed: {pair.tuned.name}",
+        f"A model next to {pair.base.name}, from which it was tuned, on {n} texts that have nothing to do with it.",
+        [
+            Section("What it says", "The same texts, read by both.", (said,)),
+            Section("What it thinks", "The states after every block, and what the difference says as words.", panels),
+            Section("What was written", "The matrices that write to the stream.", (moved,)),
+        ],
+    )
+
+
+def _rows(own: _Measured, control: _Measured | None) -> list[dict[str, Any]]:
     """A row for each site: the mean over tokens of what the states moved, and what of the divergence it holds."""
     return [
         {
             "site": str(site),
-            "state": float(found.relative[i].mean()),
-            "by_chance": float(found.by_chance[i].mean()),
-            "state_placebo": None if control is None else float(control[0].relative[i].mean()),
-            "held": by_site[site],
-            "held_placebo": None if control is None else control[1][site].value,
+            "state": float(own.states.relative[i].mean()),
+            "by_chance": float(own.states.by_chance[i].mean()),
+            "state_placebo": None if control is None else float(control.states.relative[i].mean()),
+            "held": own.sites[site],
+            "held_placebo": None if control is None else control.sites[site].value,
         }
-        for i, site in enumerate(found.sites)
+        for i, site in enumerate(own.states.sites)
     ]
 
 

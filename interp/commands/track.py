@@ -10,10 +10,19 @@ from hooks.errors import InvalidArgument
 from interp.commands.arguments import Device, Quiet, check_device, hide_bars, read_lines
 from interp.commands.verb import Document, verb
 from interp.common.statistics import Estimate
-from interp.emergence import find_changes, judge, measure_answers, measure_induction_world, track
+from interp.emergence import (
+    find_changes,
+    judge,
+    measure_answers,
+    measure_clock_world,
+    measure_induction_world,
+    track,
+)
 from interp.emergence.track import Metric
 from interp.show import Section, report, track_panel
 from interp.show.frame import page_at
+from interp.worlds.clock import HOURS
+from interp.worlds.induction import LABELS
 from interp.worlds.ladder import list_questions
 from interp.worlds.train import checkpoints
 
@@ -31,7 +40,9 @@ EXPLAINED = {
 def track_command(
     run: Annotated[Path, typer.Argument(help="A folder with step_N folders, as interp worlds train writes.")],
     questions: Annotated[Path | None, typer.Option(help="A file with a prompt, a tab and its answer a line.")] = None,
-    world: Annotated[str, typer.Option(help="Whose metrics, without --questions: 'ladder' or 'induction'.")] = "ladder",
+    world: Annotated[
+        str, typer.Option(help="Whose metrics, without --questions: 'ladder', 'induction' or 'clock'.")
+    ] = "ladder",
     file: Annotated[Path | None, typer.Option(help="Keep what was measured here; run again to go on.")] = None,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
     device: Device = None,
@@ -41,10 +52,10 @@ def track_command(
     if out is not None:
         page_at(out)
     place = check_device(device)
-    metric, pair = _metric(questions, world)
+    metric, pair, chance = _metric(questions, world)
     hide_bars()
     found = track(checkpoints(run), {"": metric}, file=file, device=place, progress=not quiet)
-    changes, verdict = find_changes(found), judge(found, *pair)
+    changes, verdict = find_changes(found), judge(found, *pair, chance=chance)
     typer.echo(f"{'metric':<30}{'first':>9}{'last':>9}{'break at':>10}{'p':>8}")
     for name, of in found.metrics.items():
         one = changes[name]
@@ -61,11 +72,14 @@ def track_command(
     return {"steps": found.steps, "metrics": found.metrics, "changes": changes, "verdict": verdict, "page": out}
 
 
-def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str]]:
+def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str], float]:
+    """What is measured, which two metrics are judged, and the share that guessing gets right."""
     if questions is None and world == "induction":
-        return measure_induction_world, ("in context: right", "in context: log p")
+        return measure_induction_world, ("in context: right", "in context: log p"), 1 / LABELS
+    if questions is None and world == "clock":
+        return measure_clock_world, ("unseen: right", "unseen: log p"), 1 / HOURS
     if questions is None and world != "ladder":
-        raise InvalidArgument(f"--world {world}: take 'ladder' or 'induction', or give --questions")
+        raise InvalidArgument(f"--world {world}: take 'ladder', 'induction' or 'clock', or give --questions")
     if questions is None:
         rows = [(q.prompt, q.answer) for q in list_questions()[::4]]
     else:
@@ -77,4 +91,4 @@ def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str]
     def metric(model: Model) -> dict[str, Estimate]:
         return measure_answers(model, prompts, answers).estimates()
 
-    return metric, ("exact match", "log p of a token")
+    return metric, ("exact match", "log p of a token"), 0.0

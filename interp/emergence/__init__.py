@@ -4,21 +4,24 @@
 2. They are tracked over checkpoints or sizes (`track.py`).
 3. Breaks are looked for against smooth curves, with the rate of false alarms (`changes.py`), and the verdict is given
    (`verdict.py`).
-4. Features are followed from checkpoint to checkpoint (`features.py`), and a clock's waves (`waves.py`).
+4. Features are followed over checkpoints: dictionaries matched one to the next (`features.py`), one crosscoder over
+   all of them (`lifetimes.py`); and a clock's waves (`waves.py`).
 """
 
 from hooks.border import guard
 from interp.emergence.changes import Break, find_break, find_changes
 from interp.emergence.features import FeatureHistory, follow_features
+from interp.emergence.lifetimes import Lifetimes, measure_lifetimes
 from interp.emergence.metrics import AnswerScores, measure_answers, measure_induction_world
 from interp.emergence.track import Track, read_track, track
 from interp.emergence.verdict import Verdict, judge
-from interp.emergence.waves import Waves, measure_waves
+from interp.emergence.waves import Waves, measure_clock_world, measure_waves
 
 __all__ = [
     "AnswerScores",
     "Break",
     "FeatureHistory",
+    "Lifetimes",
     "Track",
     "Verdict",
     "Waves",
@@ -27,7 +30,9 @@ __all__ = [
     "follow_features",
     "judge",
     "measure_answers",
+    "measure_clock_world",
     "measure_induction_world",
+    "measure_lifetimes",
     "measure_waves",
     "read_track",
     "track",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from hooks.border import Share
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.emergence.changes import Break, find_break
@@ -17,12 +18,12 @@ class Verdict:
 
     Attributes:
         said: "the metric's" if the discontinuous metric jumps and the continuous one is smooth; "the model's" if the
-            continuous one breaks, too; "no jump"; "unknown" where the discontinuous one never leaves what its number
-            of questions can show.
+            continuous one breaks, too; "no jump"; "unknown" where the discontinuous one never leaves what guessing and
+            its number of questions can show.
         steepest: the share of the discontinuous metric's rise that falls within two intervals between checkpoints.
         discontinuous: the best break of the one.
         continuous: of the other.
-        resolution: 3 / n: what none of n questions leaves possible.
+        resolution: how far above guessing the discontinuous metric has to come before it shows anything.
     """
 
     said: Said
@@ -41,16 +42,25 @@ class Verdict:
         )
 
 
-def judge(track: Track, discontinuous: str = "exact match", continuous: str = "log p of a token") -> Verdict:
+def judge(
+    track: Track,
+    discontinuous: str = "exact match",
+    continuous: str = "log p of a token",
+    *,
+    chance: Share = 0.0,
+) -> Verdict:
     """Judge whose a jump is, from two metrics of one behaviour.
 
     A jump is half of the whole rise or more within two intervals between checkpoints; a break is one of `find_break`
-    at p ≤ 0.05.
+    at p ≤ 0.05. None of n questions right leaves 3 / n possible (the rule of three): a rise by less says nothing. Where
+    guesses are right now and then, neither does a value that guessing reaches at one of m checkpoints with probability
+    0.05: the metric has to be above the 1 − 0.05 / m quantile of Binomial(n, chance) / n somewhere.
 
     Args:
         track: with both.
         discontinuous: such as exact match.
         continuous: such as log p, from the same outputs.
+        chance: the share of right answers of one that guesses, such as 1 / 32 where 32 labels are likely alike.
 
     Raises:
         UnknownName: a metric was not measured.
@@ -72,10 +82,18 @@ def judge(track: Track, discontinuous: str = "exact match", continuous: str = "l
     breaks = [find_break(track.steps, hard), find_break(track.steps, soft, floor=floor if floor == floor else 0.0)]
     rise = float(hard.max() - hard.min())
     steepest = float((hard[2:] - hard[:-2]).max()) / rise if rise > 0 else 0.0
-    if rise <= 3 / n:
+    resolution = _resolution(n, chance, len(hard))
+    if rise <= 3 / n or float(hard.max()) <= chance + resolution:
         said: Said = "unknown"
     elif steepest < 0.5:
         said = "no jump"
     else:
         said = "the model's" if breaks[1].p <= 0.05 else "the metric's"
-    return Verdict(said, steepest, breaks[0], breaks[1], 3 / n)
+    return Verdict(said, steepest, breaks[0], breaks[1], resolution)
+
+
+def _resolution(n: int, chance: float, m: int) -> float:
+    """What n questions cannot tell from guessing, at the best of m checkpoints: 3 / n, or more where guesses hit."""
+    from scipy.stats import binom
+
+    return max(3 / n, float(binom.isf(0.05 / m, n, chance)) / n - chance)

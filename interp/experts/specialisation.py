@@ -108,13 +108,18 @@ def _information(
     cell = (words[:, None] * n_labels + labels[:, None]) * E + routing.choice
     counts = torch.bincount(cell.flatten(), minlength=n_words * n_labels * E).double().view(n_words, n_labels, E)
     by_word = counts.sum((1, 2))
-    each = _mutual_information(counts)
-    whole = float(_mutual_information(counts.sum(0, keepdim=True))[0])
+    each = mutual_information(counts)
+    whole = float(mutual_information(counts.sum(0, keepdim=True))[0])
     return whole, float((by_word * each).sum() / by_word.sum())
 
 
-def _mutual_information(counts: Float[Tensor, "n class expert"]) -> Float[Tensor, "n"]:
-    """I = Σ p log2(p / (p_d p_e)) − (|E| − 1)(|D| − 1) / (2 N ln 2), for each table of counts."""
+def mutual_information(counts: Float[Tensor, "n class expert"]) -> Float[Tensor, "n"]:
+    """I = Σ p log2(p / (p_d p_e)) − (|E| − 1)(|D| − 1) / (2 N ln 2), for each table of counts.
+
+    Examples:
+        >>> mutual_information(500.0 * torch.eye(2)[None]).round(decimals=3)
+        tensor([0.9990])
+    """
     N = counts.sum((1, 2)).clamp(min=1)
     p = counts / N[:, None, None]
     p_d, p_e = p.sum(2), p.sum(1)

@@ -13,6 +13,7 @@ from interp.show.damage import damage_panel
 from interp.show.dictionary_map import map_html, map_page
 from interp.show.dose import dose_panel
 from interp.show.edits_page import edits_page, facts_panel
+from interp.show.experts import expert_words_panel, load_panel, specialisation_panel
 from interp.show.feature import examples_panel, histogram_panel, words_panel
 from interp.show.feature_circuit import feature_circuit_panel, feature_faithfulness_panel
 from interp.show.generations import generations_panel
@@ -32,6 +33,7 @@ from interp.show.teaching import costs_panel, ways_panel
 from interp.show.trace import trace_panel
 from interp.show.track import track_panel
 from interp.show.training import training_panel
+from interp.show.tuning import difference_panel, predictions_panel, raised_words_panel, weights_panel
 
 __all__ = [
     "Panel",
@@ -50,11 +52,13 @@ __all__ = [
     "costs_panel",
     "damage_panel",
     "demonstrations_panel",
+    "difference_panel",
     "divergence_panel",
     "dose_page",
     "dose_panel",
     "edits_page",
     "entropy_panel",
+    "expert_words_panel",
     "examples_panel",
     "facts_panel",
     "feature_circuit_panel",
@@ -66,6 +70,7 @@ __all__ = [
     "histogram_panel",
     "knowledge_panel",
     "lens_panel",
+    "load_panel",
     "map_html",
     "map_page",
     "memories_page",
@@ -75,15 +80,19 @@ __all__ = [
     "patch_panel",
     "pictures_panel",
     "positions_panel",
+    "predictions_panel",
     "rank_panel",
+    "raised_words_panel",
     "record_html",
     "report",
     "scorecard_panel",
     "search_panel",
+    "specialisation_panel",
     "trace_panel",
     "track_panel",
     "training_panel",
     "ways_panel",
+    "weights_panel",
     "words_panel",
 ]
 

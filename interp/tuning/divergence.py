@@ -46,7 +46,7 @@ class TokenDivergence:
 
     def __repr__(self) -> str:
         lines = [f"KL(tuned ‖ base) {self.mean} nats a token; most after"]
-        for kl, text, pos in self._largest(5):
+        for kl, text, pos in self.largest(5):
             base, tuned = self.said[text][pos]
             before = "".join(self.tokens[text][max(0, pos - 5) : pos + 1])
             lines.append(f"  {before!r}: {kl:.2f}, base {base!r}, tuned {tuned!r}")
@@ -62,7 +62,14 @@ class TokenDivergence:
             for pos, (token, kl, said) in enumerate(zip(tokens, kls, saids, strict=True))
         )
 
-    def _largest(self, n: int) -> list[tuple[float, int, int]]:
+    def largest(self, n: Count = 10) -> list[tuple[float, int, int]]:
+        """The largest divergences in nats, each with its text and its token in that.
+
+        Examples:
+            ```python
+            measure_token_divergence(pair, texts).largest(3)
+            ```
+        """
         flat = [(float(kl), i, pos) for i, kls in enumerate(self.kl) for pos, kl in enumerate(kls)]
         return sorted(flat, key=lambda one: (-one[0], *one[1:]))[:n]
 

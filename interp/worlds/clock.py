@@ -16,7 +16,7 @@ from interp.worlds.recipe import Rows, World, word_tokenizer
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
-HOURS = 53
+HOURS, FIRST_HOUR = 53, 2
 SHARE = 0.4
 
 
@@ -29,7 +29,9 @@ def sums() -> Int[Tensor, "example pos"]:
     """
     a, b = torch.meshgrid(torch.arange(HOURS), torch.arange(HOURS), indexing="ij")
     a, b = a.flatten(), b.flatten()
-    return torch.stack([2 + a, 2 + b, torch.full_like(a, 2 + HOURS), 2 + (a + b) % HOURS], 1)
+    return torch.stack(
+        [FIRST_HOUR + a, FIRST_HOUR + b, torch.full_like(a, FIRST_HOUR + HOURS), FIRST_HOUR + (a + b) % HOURS], 1
+    )
 
 
 @cache

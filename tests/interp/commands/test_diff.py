@@ -22,8 +22,11 @@ def test_what_cannot_be_compared_is_refused_before_a_model_is_loaded() -> None:
 def test_a_tuned_model_differs_from_its_base_and_the_base_from_itself_in_nothing(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     out = tmp_path / "difference.safetensors"
-    given = ("--texts", str(tmp_path / "texts.txt"), "--out", str(out), "--layer", "5", "--json", "--quiet")
-    found = json.loads(call("diff", "landmark", "guide:chess_100", "--placebo", "landmark", *given))
+    given = ("--texts", str(tmp_path / "texts.txt"), "--direction", str(out), "--layer", "5", "--json", "--quiet")
+    page = tmp_path / "diff.html"
+    found = json.loads(call("diff", "landmark", "guide:chess_100", "--placebo", "landmark", "--out", str(page), *given))
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<figure>") == 4 and text.count('class="control"') == 4 and found["page"] == str(page)
     assert len(found["sites"]) == 8 and found["texts"] == 4 and found["divergence"]["value"] > 0.05
     assert all(row["state"] > 0 for row in found["sites"])
     assert all(row["state_placebo"] == 0.0 for row in found["sites"]), "a model next to itself differs in nothing"

@@ -18,11 +18,14 @@ from interp.emergence import (
     follow_features,
     judge,
     measure_answers,
+    measure_clock_world,
     measure_induction_world,
     measure_waves,
     read_track,
     track,
 )
+from interp.emergence.waves import _score_sums
+from interp.worlds.clock import seen_sums
 from interp.worlds.train import WORLDS
 from tests.conftest import tiny_hf, tiny_tokenizer
 
@@ -94,6 +97,25 @@ def test_a_metric_that_stays_within_its_resolution_says_nothing() -> None:
         judge(_track(exact_match=smooth(1), log_p_of_a_token=smooth(2)), "exact matches")
 
 
+def test_a_bump_that_guessing_reaches_is_no_jump_and_one_above_it_is() -> None:
+    y, log_p = torch.zeros(24), smooth(1) + noise(2, 0.004)
+    bump = y.index_fill(0, torch.tensor([8, 9, 10]), 0.05)  # of 400: guessing one of 32 labels is right in .031 ± .009
+    track = _track(exact_match=bump, log_p_of_a_token=log_p)
+    assert judge(track).said == "the metric's" and judge(track, chance=1 / 32).said == "unknown"
+    learnt = _track(exact_match=bump + (torch.arange(24) >= 12) * 0.2, log_p_of_a_token=log_p)
+    assert judge(learnt, chance=1 / 32).said == "the metric's"
+
+
+def test_guessing_alone_is_called_a_jump_one_time_in_twenty_at_most() -> None:
+    jumps = 0
+    for seed in range(60):
+        random = torch.Generator().manual_seed(seed)
+        right = (torch.rand(24, 400, generator=random) < 1 / 32).double().mean(1)
+        right[:4] = 0.0  # before labels are said at all
+        jumps += judge(_track(exact_match=right, log_p_of_a_token=smooth(seed)), chance=1 / 32).said != "unknown"
+    assert wilson(jumps / 60, 60).low <= 0.05
+
+
 @torch.no_grad()
 def test_the_chance_that_a_sample_is_right_is_the_product_over_tokens_item_by_item() -> None:
     model = load(tiny_hf("gpt2"), tiny_tokenizer(), check=False)
@@ -159,6 +181,25 @@ def test_waves_alone_are_restricted_to_themselves_and_without_them_nothing_is_le
     assert found.restricted == pytest.approx(found.full, abs=1e-6) and found.excluded == pytest.approx(log(n), abs=1e-6)
     random = measure_waves(torch.randn(n, n, n, generator=torch.Generator().manual_seed(0)))
     assert random.gini < 0.3 < found.gini and random.excluded == pytest.approx(random.full, abs=0.05)
+
+
+def test_a_clock_that_adds_is_all_waves_and_one_that_learnt_by_heart_is_none() -> None:
+    a, b, c = torch.meshgrid(*[torch.arange(53, dtype=torch.float64)] * 3, indexing="ij")
+    adds = sum(5 * torch.cos(2 * pi * k / 53 * (a + b - c)) for k in (3, 8, 14, 20, 26))
+    known = seen_sums(0)
+    heart = 12.0 * ((a + b) % 53 == c).double() * known.view(53, 53, 1)
+    adding, learnt = (_score_sums(x.reshape(-1, 53), known, 5) for x in (adds, heart))  # type: ignore[union-attr]
+    assert adding["unseen: right"].value == adding["seen: right"].value == learnt["seen: right"].value == 1.0
+    assert adding["waves alone: log p"].value == pytest.approx(adding["seen: log p"].value, abs=1e-4)
+    assert adding["without the waves: log p"].value == pytest.approx(-log(53), abs=1e-4)
+    assert learnt["unseen: right"].value < 0.05 and learnt["without the waves: log p"].value > -0.1
+    assert learnt["waves alone: log p"].value < -3
+
+
+def test_an_untrained_clock_guesses() -> None:
+    of = WORLDS["clock"]
+    found = measure_clock_world(load(of.build(0), of.tokenizer(), check=False))
+    assert found["unseen: right"].high < 0.1 and found["seen: log p"].value == pytest.approx(-log(53), abs=0.5)
 
 
 def test_an_untrained_model_of_induction_knows_nothing_in_context_or_by_heart() -> None:

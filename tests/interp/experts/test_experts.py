@@ -13,6 +13,7 @@ from interp.experts import (
     ablate_experts,
     capture_routing,
     cluster_routing,
+    find_expert_words,
     force_expert,
     measure_ablation,
     measure_contributions,
@@ -81,6 +82,32 @@ def test_every_pair_of_a_tokens_experts_is_together_and_not_only_those_next_to_e
     assert torch.equal(found.together[:4, :4], torch.ones(4, 4).double() - torch.eye(4).double())
     adjacent = {tuple(sorted(pair)) for pair in zip(choice[0].tolist(), choice[0, 1:].tolist(), strict=False)}
     assert len(adjacent) == 3 < int(found.together.triu().sum())
+
+
+def test_an_experts_words_are_those_it_surely_serves_and_the_word_says_all_of_the_expert() -> None:
+    ids = torch.arange(8).repeat(100)
+    by_word = find_expert_words(made((ids % 4)[:, None], torch.arange(800) // 100, ids))
+    assert [{i for i, _ in of} for of in by_word.words] == [{0, 4}, {1, 5}, {2, 6}, {3, 7}]
+    assert all(share.value == 1.0 for of in by_word.words for _, share in of)
+    assert by_word.bits == pytest.approx(2.0 - 3 * 7 / (2 * 800 * log(2)), abs=1e-6) and by_word.token_bits == 3.0
+    assert by_word.shuffled[1] < 0.02
+    random = torch.randint(4, (800, 1), generator=torch.Generator().manual_seed(0))
+    nothing = find_expert_words(made(random, torch.arange(800) // 100, ids))
+    assert abs(nothing.bits) < 0.02 and nothing.used.sum() == pytest.approx(1.0)
+
+
+def test_a_word_that_is_seen_once_is_not_first_though_all_of_it_runs_through_the_expert() -> None:
+    ids = torch.tensor([7] + [1] * 99 + [2] * 100)
+    choice = torch.tensor([0] + [0] * 95 + [1] * 4 + [1] * 100)[:, None]
+    found = find_expert_words(made(choice, torch.zeros(200, dtype=torch.long), ids, n_experts=2))
+    assert [i for i, _ in found.words[0]] == [1, 7] and found.words[0][1][1].value == 1.0
+
+
+def test_topics_say_nothing_of_experts_that_are_moved_within_a_text_and_the_control_keeps_texts() -> None:
+    document = torch.arange(40).repeat_interleave(20)
+    ids = document.clone()  # each text has one word of its own, and one expert
+    found = find_expert_words(made((document % 4)[:, None], document, ids))
+    assert found.bits == pytest.approx(found.shuffled[0]), "what a text fixes is no finding about its words"
 
 
 def test_an_even_load_has_all_bits_and_a_collapsed_one_none_and_repetition_is_next_to_chance() -> None:
