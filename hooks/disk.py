@@ -334,9 +334,10 @@ def read_state(path: str | Path, fields: Collection[str], cure: str) -> dict[str
         ```
     """
     state = read_pickled(path, cure)
-    if not isinstance(state, dict) or (lost := sorted(set(fields) - state.keys())):
-        what = f"no {', '.join(lost)}" if isinstance(state, dict) else f"a {type(state).__name__}"
-        raise DamagedFile(f"{path} is no state of a training, it holds {what}: {cure}")
+    if not isinstance(state, dict):
+        raise DamagedFile(f"{path} is no state of a training, it holds a {type(state).__name__}: {cure}")
+    if lost := sorted(set(fields) - state.keys()):
+        raise DamagedFile(f"{path} is no state of a training, it holds no {', '.join(lost)}: {cure}")
     return state
 
 

@@ -279,7 +279,7 @@ def correlate(x: Float[Tensor, "n"], y: Float[Tensor, "n"], *, draws: Count = 10
     """Pearson's correlation with a bootstrap interval over rows; NaN where one of the two does not vary.
 
     Raises:
-        InvalidArgument: fewer than three rows, or not as many of one as of the other.
+        InvalidArgument: fewer than three rows, not as many of one as of the other, or numbers that are not finite.
 
     Examples:
         >>> import torch
@@ -289,6 +289,8 @@ def correlate(x: Float[Tensor, "n"], y: Float[Tensor, "n"], *, draws: Count = 10
     if len(x) != len(y) or len(x) < 3:
         raise InvalidArgument(f"{len(x)} and {len(y)} rows: give as many of both, at least three")
     both = torch.stack([x.double(), y.double()], 1)
+    if not bool(both.isfinite().all()):
+        raise InvalidArgument(f"{int((~both.isfinite()).any(1).sum())} of {len(x)} rows are not finite: leave them out")
     picked = torch.randint(len(both), (draws, len(both)), generator=torch.Generator().manual_seed(seed))
     drawn = torch.tensor([_pearson(*both[rows].T) for rows in picked], dtype=torch.float64)
     low, high = percentile_ends(drawn).tolist()
