@@ -1,10 +1,13 @@
-"""Harvests that are killed, shared by two hosts, and of a streamed data set: `python benchmarks/cluster.py`.
+"""Harvests and trainings that are killed, shared by two hosts, streamed, and on S3: `python benchmarks/cluster.py`.
 
-1. `elastic`: `torchrun --max-restarts`; one of two workers kills itself at a chosen pass of its first life.
+1. `elastic`: `torchrun --max-restarts`; one of two workers kills itself at a chosen pass of its first life: a harvest,
+   and the training of a dictionary on activations as they are computed.
 2. `hosts`: two network namespaces joined by a cable, a `torchrun` in each, c10d rendezvous, gloo. Needs root and `ip`.
 3. `stream`: an iterable data set of several sources, harvested by one process and by two.
+4. `s3`: a store in a bucket of a server process over HTTP (`--s3 PYTHON`; `benchmarks/object_store.py`).
 
-Every store is compared byte by byte with one process's, on the CPU. Writes benchmarks/results/cluster.json.
+Every store is compared byte by byte with one process's, on the CPU; every dictionary bit by bit with that of two
+processes that were never killed. Writes benchmarks/results/cluster.json.
 """
 
 import argparse
@@ -24,12 +27,15 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+sys.path.extend(filter(None, [os.environ.get("OBJECT_STORE_PACKAGES")]))
+from benchmarks import object_store  # noqa: E402
 from benchmarks.random_gpt2 import Shape  # noqa: E402
 from benchmarks.timing import RESULTS, write  # noqa: E402
 from hooks import Model, harvest, load  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
+from interp.sae import Checkpoint, TopK, activations_of, train  # noqa: E402
 
-COMMAND = "python benchmarks/cluster.py"
+COMMAND = "python benchmarks/cluster.py --s3 PYTHON"
 SITE = resid_post[1]
 DOCUMENTS, LENGTH, SHARD = 240, 32, 16
 MOMENTS = (1, 7, 14)
@@ -51,13 +57,26 @@ def documents(stream: bool = False) -> Any:
 
 
 def work(what: str, where: str, dies_at: int) -> None:
-    """What one worker does."""
+    """What one worker does: it harvests, or trains; the second of two, or the only one, may die in its first life."""
     torch.set_num_threads(1)
-    dying = os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    dying = os.environ.get("RANK", "1") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     count = _Count(dies_at if dying else 0)
     one = model()
     one.hf.register_forward_pre_hook(lambda *_: count())
-    harvest(one, documents(what == "stream"), SITE, where, documents_per_shard=SHARD, batch_size=4)
+    if what == "train":
+        learn(one, Path(where))
+    else:
+        harvest(one, documents(what == "stream"), SITE, where, documents_per_shard=SHARD, batch_size=4)
+
+
+def learn(one: Model, where: Path) -> None:
+    """Train a dictionary with checkpoints; every process keeps its weights next to the others'."""
+    texts = torch.tensor(documents()["input_ids"])
+    sae = TopK(one.d_model, 256, k=8)
+    source = activations_of(one, texts, SITE, batch_size=8)
+    options: dict[str, Any] = {"tokens": 12_000, "batch_size": 256, "buffer": 2048, "progress": False}
+    train(sae, source, checkpoint=Checkpoint(where / "run", every=1_000), **options)
+    torch.save(sae.state_dict(), where / f"weights-{os.environ.get('RANK', '0')}.pt")
 
 
 class _Count:
@@ -72,14 +91,23 @@ class _Count:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(what: str, where: Path | str, dies_at: int = 0, *, prefix: tuple[str, ...] = ()) -> str:  # noqa: B006
+def run(what: str, where: Path | str, dies_at: int = 0, *, prefix: tuple[str, ...] = ()) -> str:
     """Run `work` in a process of its own, or by a launcher, and return what it said."""
+    code, said = try_run(what, where, dies_at, prefix=prefix)
+    if code:
+        raise SystemExit(f"{what} {where} ended with {code}: {said[-3000:]}")
+    return said
+
+
+def try_run(
+    what: str, where: Path | str, dies_at: int = 0, *, prefix: tuple[str, ...] = (), **environment: str
+) -> tuple[int, str]:
+    """The same, with how it ended."""
     own = [str(Path(__file__).resolve()), "--work", what, str(where), str(dies_at)]
     command = [*prefix, *own] if prefix else [sys.executable, *own]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=570, env=_environment(), check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-3000:]}")
-    return done.stderr
+    given = {**_environment(), **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=570, env=given, check=False)
+    return done.returncode, done.stderr
 
 
 def _environment() -> dict[str, str]:
@@ -112,14 +140,30 @@ def _read_files(store: Path) -> dict[str, bytes]:
 
 
 def elastic(folder: Path) -> dict[str, Any]:
-    """Harvests of which a worker is killed, next to one process's."""
-    rows = []
+    """Harvests and trainings of which a worker is killed, next to one process's and to two that nobody killed."""
+    stores, trainings = [], []
     for moment in MOMENTS:
         where = folder / f"killed-{moment}"
         said = run("harvest", where, moment, prefix=torchrun(3))
         different = different_files(folder / "one", where)
-        rows.append({"killed at pass": moment, "restarted": _restarted(said), "different files": different})
-    return {"store": rows}
+        stores.append({"killed at pass": moment, "restarted": _restarted(said), "different files": different})
+        print("harvest", json.dumps(stores[-1]), flush=True)
+    run("train", folder / "alone")
+    run("train", folder / "pair", prefix=torchrun())
+    for moment in MOMENTS:
+        where = folder / f"killed-training-{moment}"
+        said = run("train", where, moment, prefix=torchrun(3))
+        pair, one = (largest_difference(where, folder / other) for other in ("pair", "alone"))
+        row = {"killed at pass": moment, "restarted": _restarted(said)}
+        trainings.append(row | {"difference from two never killed": pair, "relative difference from one process": one})
+        print("training", json.dumps(trainings[-1]), flush=True)
+    return {"store": stores, "training": trainings}
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """The largest difference between the weights of the first processes, relative to the largest weight."""
+    a, b = (torch.load(folder / "weights-0.pt") for folder in (one, other))
+    return max(float((a[name] - b[name]).abs().max() / b[name].abs().max().clamp_min(1e-30)) for name in b)
 
 
 def _restarted(said: str) -> bool:
@@ -184,18 +228,25 @@ def stream(folder: Path) -> dict[str, Any]:
     return {"different files": different_files(folder / "stream-one", folder / "stream-two")}
 
 
+def s3(folder: Path) -> dict[str, Any]:
+    """A store in a bucket, whole, run again, killed, cut off, and read."""
+    return object_store.measure(folder / "one", try_run)
+
+
 def main() -> None:
     """Run the parts asked for, and write after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", nargs="*", default=["elastic", "hosts", "stream"])
+    parser.add_argument("--part", nargs="*", default=["elastic", "hosts", "stream", "s3"])
+    parser.add_argument("--s3", type=Path, help="python of an environment with moto[server] and s3fs")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.work:
         work(asked.work[0], asked.work[1], int(asked.work[2]))
         return
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
-        "elastic": elastic, "hosts": hosts, "stream": stream,
+        "elastic": elastic, "hosts": hosts, "stream": stream, "s3": s3,
     }  # fmt: skip
+    object_store.use(asked.s3)
     kept = RESULTS / "cluster.json"
     results: dict[str, Any] = json.loads(kept.read_text())["figures"] if kept.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:

@@ -70,7 +70,7 @@ NEAR = (0.7, 0.85, 1.0, 1.2)  # times the dose that was best where latents were 
 EFFECT = "SAE, chosen by effect"
 
 
-class Measured:
+class SeedRuns:
     """The dictionaries of all seeds and what is measured on them, each piece kept on disk and done once."""
 
     def __init__(self, given: argparse.Namespace) -> None:
@@ -300,7 +300,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--name", default="discovery", help="of the file in benchmarks/results")
     parser.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "interp-discovery"), help="kept pieces")
-    measured = Measured(parser.parse_args())
+    measured = SeedRuns(parser.parse_args())
     measured.run()
     file = measured.write()
     print("\n".join([*in_words(measured.rows, measured.table), f"written: {file}"]))

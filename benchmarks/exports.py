@@ -1,22 +1,27 @@
 """Exports read by the tools they are for: each one's result next to ours, the whole effect, and a wrong layer.
 
-    python benchmarks/exports.py --peers FOLDER
+    python benchmarks/exports.py --peers FOLDER --llama-cpp PYTHON
 
 The bundled model is steered and edited, and small dictionaries are written. The other tool's own code reads the files
 and computes with them. `shifted` is the difference with the vector one layer away: a right count of layers is far below
 it. `--peers` is where tools are that this project does not install (`pip install --target FOLDER --no-deps repeng
-steering-vectors sae-dashboard dictionary_learning eai-sparsify`); a tool that is missing says so. Writes
+steering-vectors sae-dashboard dictionary_learning eai-sparsify`); a tool that is missing says so. `--llama-cpp` is the
+python of an environment with llama.cpp (`llama_cpp_client.py` says which packages); it steers and edits a Llama, in
+`--llama`. The script of hooks runs in a process that cannot import this library. Writes
 benchmarks/results/exports.json.
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import types
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +29,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import exports_llama_cpp  # noqa: E402
 from benchmarks.timing import write  # noqa: E402
 from hooks import Direction, Model, intervene, load  # noqa: E402
 from hooks.interventions import add  # noqa: E402
@@ -33,6 +39,7 @@ from interp.export import (  # noqa: E402
     read_gguf_vector,
     to_dictionary_learning,
     to_gguf_vector,
+    to_hook_script,
     to_layer_tensors,
     to_neuronpedia,
     to_peft,
@@ -43,7 +50,7 @@ from interp.features import index  # noqa: E402
 from interp.memory import Edit, Fact  # noqa: E402
 from interp.memory.editing.change import LowRank  # noqa: E402
 from interp.sae import JumpReLU, Standard, TopK  # noqa: E402
-from interp.steering import Recipe  # noqa: E402
+from interp.steering import Recipe, SteeredModel  # noqa: E402
 
 PROMPTS = ["The Golden Gate Bridge is located in", "Fog over the bay"]
 LAYER, DOSE = 3, 2.0
@@ -197,28 +204,82 @@ def saedashboard(model: Model, folder: Path) -> Row:
     return Row("sae-dashboard", "32 features, field by field", float(lost), float(len(report.files)))
 
 
-TOOLS = (repeng, back, steering_vectors, peft, dictionary_learning, sparsify, saedashboard)
+CLEAN = """
+import json, runpy, sys
+import torch
+for name in ("hooks", "interp", "probes"):
+    sys.modules[name] = None  # importing it fails
+script, folder, texts, out = sys.argv[1:]
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(folder)
+runpy.run_path(script)["steer"](model)
+with torch.no_grad():
+    torch.save([model(input_ids=torch.tensor([ids])).logits[0] for ids in json.loads(texts)], out)
+"""
+"""Logits with a script's hooks, in a process of its own."""
+
+
+def hook_script(model: Model, folder: Path) -> Row:
+    """The script's `steer`, in a process that cannot import this library, on the model's plain folder."""
+    from safetensors.torch import load_file, save_file
+
+    model.hf.save_pretrained(folder / "model")
+    to_hook_script(model, [recipe(model)], folder / "v.py", prompts=PROMPTS)
+    (folder / "moved.py").write_text((folder / "v.py").read_text("utf-8"), encoding="utf-8")
+    vectors = load_file(folder / "v.safetensors")
+    moved = {name.replace(f".{LAYER}", f".{LAYER + 1}"): vector for name, vector in vectors.items()}
+    save_file(moved, folder / "moved.safetensors")
+    texts = json.dumps([model.tokens(prompt).ids[0].tolist() for prompt in PROMPTS])
+
+    def steered(script: str) -> list[Tensor]:
+        own = [sys.executable, "-I", "-c", CLEAN, folder / script, folder / "model", texts, folder / "out.pt"]
+        subprocess.run(own, check=True, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return torch.load(folder / "out.pt")
+
+    plain = own_logits(model, PROMPTS)
+    with SteeredModel(model, recipe(model)).steer():
+        expected = own_logits(model, PROMPTS)
+    right, wrong = (largest_difference(steered(script), expected) for script in ("v.py", "moved.py"))
+    return Row("a clean process", "script of hooks", right, largest_difference(plain, expected), wrong)
+
+
+def llama_cpp(what: str, python: Path | None, llama: Path, _: Model, __: Path) -> Row:
+    """llama.cpp loads a control vector, or an adapter, and computes with it."""
+    name = {"control_vector": "control vector", "adapter": "LoRA adapter of an edit, as GGUF"}[what]
+    if python is None:
+        raise ImportError("give --llama-cpp")
+    found = getattr(exports_llama_cpp, what)(load(llama), python)
+    said = f"without it {found.plain:.1g}; {found.greedy} of {len(exports_llama_cpp.PROMPTS)} continuations the same"
+    return Row("llama.cpp", name, found.difference, found.effect, found.shifted, said)
+
+
+TOOLS = (repeng, back, steering_vectors, hook_script, peft, dictionary_learning, sparsify, saedashboard)
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, nargs="*", default=[], help="where tools are that are not installed")
+    parser.add_argument("--llama-cpp", type=Path, help="python of an environment that has llama.cpp")
+    parser.add_argument(
+        "--llama", type=Path, default=Path("../shared/models/stories260K"), help="a small Llama's folder"
+    )
     given = parser.parse_args()
     sys.path.extend(str(folder) for folder in given.peers)
     warnings.simplefilter("ignore")
     model, rows = load("landmark"), []
-    for tool in TOOLS:
+    of_llama = [partial(llama_cpp, what, given.llama_cpp, given.llama) for what in ("control_vector", "adapter")]
+    for tool in (*TOOLS, *of_llama):
         with tempfile.TemporaryDirectory() as folder:
             try:
                 rows.append(tool(model, Path(folder)))
             except ImportError as error:
-                rows.append(Row(tool.__name__, "", why=f"not installed: {error}"))
+                rows.append(Row(getattr(tool, "__name__", "llama.cpp"), "", why=f"not installed: {error}"))
         row = rows[-1]
         print(
             f"{row.tool:22} {row.what:36} {row.difference} of {row.effect}, shifted {row.shifted} {row.why}", flush=True
         )
-    write("exports", "python benchmarks/exports.py --peers FOLDER", [asdict(row) for row in rows])
+    write("exports", "python benchmarks/exports.py --peers FOLDER --llama-cpp PYTHON", [asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Run it on an idle machine: it times answers over HTTP on this machine's own addr
 
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -66,12 +67,12 @@ def dictionary(model: Model, folder: Path) -> tuple[TopK, FeatureIndex]:
 
 def latencies(model: Model, page: Workbench) -> dict[str, Any]:
     """Each answer next to the plain call of the same model in the same process; no job runs when the next is timed."""
-    opened: list[HTTPResponse] = []
     steered = {"prompt": PROMPT, "directions": [{"dose": 1.0, "sae": "main", "latent": 3}], "max_new_tokens": 40}
+    other = OtherProcess(page, "steer", steered | {"max_new_tokens": 1})
     plain = in_turn(
         {
-            "first steered token, by the page": lambda: begin(page, "steer", steered | {"max_new_tokens": 1}, opened),
-            "its other columns, by the page": lambda: opened.pop().read(),
+            "first steered token, by the page": other.begin,
+            "its other columns, by the page": other.end,
             "first token, plain": lambda: model.generate(PROMPT, max_new_tokens=1),
             "three columns of 40, by the page": lambda: first(page, "steer", steered, "result"),
             "40 tokens, plain": lambda: model.generate(PROMPT, max_new_tokens=40),
@@ -85,6 +86,7 @@ def latencies(model: Model, page: Workbench) -> dict[str, Any]:
         },
         repeats=REPEATS,
     )
+    other.close()
     seconds = {name: timed.median for name, timed in plain.items()}
     pairs = {
         "first steered token": ("first token, plain", "first steered token, by the page", 1),
@@ -106,15 +108,16 @@ def first_token_of_larger(tokenizer: Any) -> list[float]:
     while page.session is None:
         time.sleep(0.01)
     steered = {"prompt": PROMPT, "directions": [{"dose": 0.1, "name": "one"}], "max_new_tokens": 1}
-    opened: list[HTTPResponse] = []
+    other = OtherProcess(page, "steer", steered)
     timed = in_turn(
         {
-            "page": lambda: begin(page, "steer", steered, opened),
-            "its other columns": lambda: opened.pop().read(),
+            "page": other.begin,
+            "its other columns": other.end,
             "plain": lambda: model.generate(PROMPT, max_new_tokens=1),
         },
         repeats=REPEATS,
     )
+    other.close()
     page.close()
     return [*timed["plain"].times(timed["page"])]
 
@@ -154,7 +157,7 @@ def load_of_clients(model: Model, page: Workbench) -> dict[str, Any]:
     }
 
 
-class Busy(Exception):
+class QueueFull(Exception):
     """The queue is full."""
 
 
@@ -163,7 +166,7 @@ def again(ask: Callable[[], Any]) -> Any:
     while True:
         try:
             return ask()
-        except Busy:
+        except QueueFull:
             time.sleep(0.01)
 
 
@@ -175,30 +178,74 @@ def fetch(page: Workbench, path: str, body: Any = None) -> HTTPResponse:
     connection = getattr(kept, "connection", None)
     if connection is None or (connection.host, connection.port) != ("127.0.0.1", page.port):
         connection = kept.connection = HTTPConnection("127.0.0.1", page.port, timeout=120)
-    headers = {"Authorization": f"Bearer {page.token}", "Content-Type": "application/json"}
+    headers = {
+        "Authorization": f"Bearer {page.token}",
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream",
+    }
     data = None if body is None else json.dumps(body).encode()
     connection.request("GET" if data is None else "POST", path, data, headers)
     answer = connection.getresponse()
     if answer.status == 429:
         answer.read()
-        raise Busy
+        raise QueueFull
     if answer.status >= 400:
         raise RuntimeError(answer.read().decode())
     return answer
 
 
-def begin(page: Workbench, kind: str, args: Any, opened: list[HTTPResponse]) -> None:
-    """Queue an action, wait for its first token, and leave the rest of its events to be read."""
-    stream = events(page, kind, args)
-    while not stream.readline().startswith(b"event: token"):
-        pass
-    opened.append(stream)
+class OtherProcess:
+    """Asks from a process of its own, as a browser does: in this one it would wait for the interpreter's lock."""
+
+    def __init__(self, page: Workbench, kind: str, args: Any) -> None:
+        asked = [str(page.port), page.token, json.dumps({"kind": kind, "args": args})]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", ASKS, *asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def begin(self) -> None:
+        """Queue the action, and wait for its first token."""
+        self._say("begin", "token")
+
+    def end(self) -> None:
+        """Read the rest of its events."""
+        self._say("end", "ended")
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _say(self, what: str, expected: str) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        if (answer := self._process.stdout.readline().strip()) != expected:
+            raise RuntimeError(f"expected {expected!r} of the other process, got {answer!r}")
+
+
+ASKS = """
+import sys
+from http.client import HTTPConnection
+
+port, token, body = sys.argv[1:]
+connection = HTTPConnection("127.0.0.1", int(port), timeout=120)
+headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json", "Accept": "text/event-stream"}
+for line in sys.stdin:
+    if line.strip() == "begin":
+        connection.request("POST", "/api/v1/jobs", body, headers)
+        answer = connection.getresponse()
+        while (read := answer.readline()) and not read.startswith(b"event: token"):
+            pass
+        print("token" if read else "no token", flush=True)
+    else:
+        answer.read()
+        print("ended", flush=True)
+"""
 
 
 def events(page: Workbench, kind: str, args: Any) -> HTTPResponse:
     """Queue an action and open the stream of its events."""
-    job = json.load(fetch(page, "/api/v1/jobs", {"kind": kind, "args": args}))["id"]
-    return fetch(page, f"/api/v1/jobs/{job}/events")
+    return fetch(page, "/api/v1/jobs", {"kind": kind, "args": args})
 
 
 def first(page: Workbench, kind: str, args: Any, event: str) -> Any:

@@ -24,8 +24,8 @@ VARIADIC = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
 @dataclass(frozen=True)
-class Within:
-    """The numbers that an argument takes, as metadata of its annotation: `Annotated[float, Within(0, inf, "above 0")]`.
+class Bounds:
+    """The numbers that an argument takes, as metadata of its annotation: `Annotated[float, Bounds(0, inf, "above 0")]`.
 
     `low` itself is taken only where `closed` says so.
     """
@@ -42,12 +42,12 @@ class Within:
 
 _LARGEST = sys.float_info.max
 
-Share: TypeAlias = Annotated[float | int, Within(0, 1, "a number from 0 to 1")]
-Finite: TypeAlias = Annotated[float | int, Within(-_LARGEST, _LARGEST, "a finite number")]
-Positive: TypeAlias = Annotated[float | int, Within(0, _LARGEST, "a finite number above 0", closed=False)]
-NotNegative: TypeAlias = Annotated[float | int, Within(0, _LARGEST, "a finite number, 0 or more")]
-Count: TypeAlias = Annotated[int, Within(1, _LARGEST, "a whole number, 1 or more")]
-Natural: TypeAlias = Annotated[int, Within(0, _LARGEST, "a whole number, 0 or more")]
+Share: TypeAlias = Annotated[float | int, Bounds(0, 1, "a number from 0 to 1")]
+Finite: TypeAlias = Annotated[float | int, Bounds(-_LARGEST, _LARGEST, "a finite number")]
+Positive: TypeAlias = Annotated[float | int, Bounds(0, _LARGEST, "a finite number above 0", closed=False)]
+NotNegative: TypeAlias = Annotated[float | int, Bounds(0, _LARGEST, "a finite number, 0 or more")]
+Count: TypeAlias = Annotated[int, Bounds(1, _LARGEST, "a whole number, 1 or more")]
+Natural: TypeAlias = Annotated[int, Bounds(0, _LARGEST, "a whole number, 0 or more")]
 
 Test: TypeAlias = Callable[[Any], bool]
 
@@ -120,7 +120,9 @@ def _guard_class(kind: type) -> None:
             setattr(kind, name, around(guard_function(member.__func__, f"{kind.__name__}.{name}")))
 
 
-UNGUARDED = frozenset({"forward", "encode", "decode", "loss", "note", "constrain"})
+UNGUARDED = frozenset(
+    {"forward", "encode", "decode", "loss", "note", "constrain", "extend", "places", "read_at", "from_column"}
+)
 """Methods that a training step or a pass calls, whose arguments were checked where the run began."""
 
 
@@ -135,20 +137,44 @@ class _Plan:
         """Refuse what does not fit; return the arguments where some changed: a string becomes the path it names."""
         if self.tests is None:
             self._prepare()
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InvalidType(self._misfit(error, kwargs)) from None
-        tests, given, written = self.tests or {}, bound.arguments, False
+        given = self._pair(args, kwargs)
+        if given is None:
+            given = self._bind(args, kwargs).arguments
+        tests, written = self.tests or {}, {}
         for name, value in given.items():
             if (test := tests.get(name)) is not None and not test[1](value):
                 self._refuse(name, value, given)
             if name in self.paths and isinstance(value, str):
-                given[name], written = Path(value), True
-        return bound if written else None
+                written[name] = Path(value)
+        if not written:
+            return None
+        bound = self._bind(args, kwargs)
+        bound.arguments.update(written)
+        return bound
+
+    def _pair(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """The arguments by name as the signature binds them, without its cost; None where that is not certain."""
+        if len(args) > len(self.positional):
+            return None
+        given = dict(zip(self.positional, args, strict=False))
+        if kwargs:
+            if not (kwargs.keys() <= self.by_name and kwargs.keys().isdisjoint(given)):
+                return None
+            given |= kwargs
+        return given if self.required <= given.keys() else None
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        try:
+            return self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidType(self._misfit(error, kwargs)) from None
 
     def _prepare(self) -> None:
         self.signature = inspect.signature(self.function)
+        every = [one for one in self.signature.parameters.values() if one.kind not in VARIADIC]
+        self.positional = [one.name for one in every if one.kind is not one.KEYWORD_ONLY]
+        self.by_name = {one.name for one in every if one.kind is not one.POSITIONAL_ONLY}
+        self.required = {one.name for one in every if one.default is one.empty}
         hints = _hints(self.function)
         tests = {}
         self.paths = {name for name, hint in hints.items() if Path in _parts(hint) and str not in _parts(hint)}
@@ -223,17 +249,17 @@ def _parts(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _find_bound(hint: Any) -> Within | None:
+def _find_bound(hint: Any) -> Bounds | None:
     """The numbers that an annotation, or one of the kinds it joins, takes."""
     for part in (hint, *_parts(hint)):
         if get_origin(part) is Annotated:
             for note in get_args(part)[1:]:
-                if isinstance(note, Within):
+                if isinstance(note, Bounds):
                     return note
     return None
 
 
-def _each(hint: Any, value: Any) -> Iterator[tuple[Within, float]]:
+def _each(hint: Any, value: Any) -> Iterator[tuple[Bounds, float]]:
     """The numbers in a list, and what each has to be."""
     for part in _parts(hint):
         for of in get_args(part)[:1] if get_origin(part) not in (None, Annotated) else ():

@@ -221,12 +221,12 @@ def checksum(*parts: str | bytes | memoryview | Shaped[Tensor, "..."]) -> str:
     return running.hexdigest()
 
 
-def record(path: str | Path) -> Record:
+def record_file(path: str | Path) -> Record:
     """Return the size of a file and the checksum of its bytes.
 
     Examples:
         ```python
-        record("weights.safetensors")
+        record_file("weights.safetensors")
         ```
     """
     running, size = xxh3_128(), 0
@@ -245,14 +245,14 @@ def check_record(path: str | Path, recorded: Record, cure: str) -> None:
 
     Examples:
         ```python
-        check_record("weights.safetensors", record("weights.safetensors"), "save it again")
+        check_record("weights.safetensors", record_file("weights.safetensors"), "save it again")
         ```
     """
     if not Path(path).is_file():
         raise DamagedFile(f"{path} is missing: {cure}")
     if (size := Path(path).stat().st_size) != recorded["bytes"]:
         raise DamagedFile(f"{path} is {size:,} bytes long, where {recorded['bytes']:,} were written: {cure}")
-    if record(path) != recorded:
+    if record_file(path) != recorded:
         raise DamagedFile(f"{path} is not as it was written, its checksum is another: {cure}")
 
 

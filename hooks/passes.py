@@ -152,7 +152,10 @@ def continue_tokens(
     if mask is None:
         return kept
     mask = torch.cat([mask, kept.mask[:, end:]], dim=1)
-    return replace(kept, mask=mask, special=kept.special | ~mask)
+    special_too = kept.special | ~mask
+    if torch.equal(mask, kept.mask) and torch.equal(special_too, kept.special):
+        return kept
+    return replace(kept, mask=mask, special=special_too)
 
 
 def asked_mask(mask: Any, batch: int, end: int) -> Bool[Tensor, "batch pos"] | None:

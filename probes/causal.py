@@ -47,7 +47,7 @@ class Effect:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Mattering:
+class CausalTest:
     """The behaviour as it is, and what erasing, adding and reflecting a direction does to it."""
 
     direction: Direction
@@ -110,7 +110,7 @@ def does_it_matter(
     draws: Count = 39,
     seed: Natural = 0,
     progress: bool = False,
-) -> Mattering:
+) -> CausalTest:
     """Test whether the model uses a direction, or whether it can only be read.
 
     With u the unit direction and m the mean of a.u over the selected tokens: erasing is a - (a.u - m) u, reflecting
@@ -156,7 +156,7 @@ def does_it_matter(
             name: _effect(change(amount, unit), torch.stack([change(amount, r).abs().mean() for r in others]), seed)
             for name, amount in amounts.items()
         }
-    return Mattering(direction, baseline, **effects)
+    return CausalTest(direction, baseline, **effects)
 
 
 def _first(model: Model, answer: str | int) -> int:

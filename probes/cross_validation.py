@@ -18,7 +18,7 @@ from probes.probe import Probe
 
 @final
 @dataclass(frozen=True)
-class Nested:
+class NestedValidation:
     """Whether each row was labelled rightly: by each cell, and by the cell chosen without it.
 
     Attributes:
@@ -41,7 +41,7 @@ def cross_validate(
     fold: Int[Tensor, "example"],
     *,
     progress: bool = False,
-) -> Nested:
+) -> NestedValidation:
     """Label every row by probes that have not seen its fold, and choose a cell for each fold without it.
 
     The inner folds of fold i are the other folds, so one probe without folds i and j serves i and j: for k folds,
@@ -69,7 +69,7 @@ def cross_validate(
     chosen = torch.stack(inner).argmax(0)
     own, pick = torch.stack(right, 1), chosen[fold][:, None]
     score = torch.stack(own_score, 1).gather(1, pick)[:, 0]
-    return Nested(own, tuple(chosen.tolist()), own.gather(1, pick)[:, 0], score)
+    return NestedValidation(own, tuple(chosen.tolist()), own.gather(1, pick)[:, 0], score)
 
 
 def best_of_shuffled(

@@ -30,7 +30,7 @@ _READERS = {
 
 @final
 @dataclass(frozen=True)
-class Block:
+class DocumentBlock:
     """Some consecutive documents: what becomes one shard.
 
     Attributes:
@@ -163,7 +163,7 @@ def sample(data: Data, n: int, model: AnyModel) -> Documents:
     return next((_documents(rows, model) for rows in data.iter(batch_size=n)), [])
 
 
-def blocks(data: Data, size: int, here: Process, model: AnyModel) -> Iterator[Block]:
+def document_blocks(data: Data, size: int, here: Process, model: AnyModel) -> Iterator[DocumentBlock]:
     """Yield this process's blocks of `size` documents.
 
     Blocks are cut within each source shard of a stream, so that their content does not depend on the number of
@@ -172,20 +172,20 @@ def blocks(data: Data, size: int, here: Process, model: AnyModel) -> Iterator[Bl
 
     Examples:
         ```python
-        [block.name for block in blocks(as_dataset(texts), 256, Process(0, 1), model)]
+        [block.name for block in document_blocks(as_dataset(texts), 256, Process(0, 1), model)]
         ```
     """
     if (documents := length(data)) is not None:
         for number in _part(-(-documents // size), here):
             rows = slice(number * size, (number + 1) * size)
-            yield Block(_name(0, number), lambda rows=rows: _documents(data[rows], model), number)
+            yield DocumentBlock(_name(0, number), lambda rows=rows: _documents(data[rows], model), number)
         return
     shared = data.num_shards < here.world
     for source in range(data.num_shards) if shared else _part(data.num_shards, here):
         stream = data if data.num_shards == 1 else data.shard(data.num_shards, source)
         for number, rows in enumerate(stream.iter(batch_size=size)):
             if not shared or (source + number) % here.world == here.rank:
-                yield Block(_name(source, number), lambda rows=rows: _documents(rows, model), number)
+                yield DocumentBlock(_name(source, number), lambda rows=rows: _documents(rows, model), number)
 
 
 def _part(n: int, here: Process) -> Iterator[int]:

@@ -253,12 +253,12 @@ def find_whole_shards(folder: Folder, settings: Settings) -> dict[str, Shard]:
     }
 
 
-def record(folder: Folder, shard: Shard) -> None:
+def record_shard(folder: Folder, shard: Shard) -> None:
     """Say that a shard is whole.
 
     Examples:
         ```python
-        record(Folder("store"), shard)
+        record_shard(Folder("store"), shard)
         ```
     """
     folder.write_text(shard.record, json_text(ONE, asdict(shard)))

@@ -195,6 +195,24 @@ def check_sites(names: Iterable[str]) -> None:
             Site.parse(name)
 
 
+def check_one_vector(direction: Path | None, sae: Path | None, latent: int | None) -> None:
+    """Check that one vector was named: a saved direction, or a latent of a dictionary.
+
+    Raises:
+        InvalidArgument: none, both, or a latent without its dictionary.
+
+    Examples:
+        >>> check_one_vector(Path("fog.safetensors"), None, None)
+    """
+    options = {"--direction": direction, "--sae": sae, "--latent": latent}
+    given = [name for name, value in options.items() if value is not None]
+    if given not in (["--direction"], ["--sae", "--latent"]):
+        raise InvalidArgument(
+            "say which vector: either --direction FILE, or --sae FOLDER and --latent NUMBER; given: "
+            f"{', '.join(given) or 'none of them'}"
+        )
+
+
 def check_reachable(model: str) -> None:
     """Refuse the name of a model on the hub at once where neither the cache nor the network has it.
 

@@ -8,7 +8,7 @@ import typer
 from hooks import Model
 from hooks.errors import InvalidArgument, nearest
 from hooks.pieces import piece
-from hooks.site import Layered
+from hooks.site import LayerSites
 from interp.circuits import (
     PatchEffect,
     denoising,
@@ -61,7 +61,7 @@ def patch_command(
         raise InvalidArgument(f"--top {top}: print at least one place")
     if out is not None:
         page_at(out)
-    over = SWEEPS[by](Layered(site))
+    over = SWEEPS[by](LayerSites(site))
     wanted, words = "patching measures what is predicted", {"RIGHT": right, "WRONG": wrong}
     loaded, answers = load_to_answer(model, wanted, first_token, device, quiet=quiet, **words)
     patching = (noising if necessity else denoising)(clean, corrupt)

@@ -66,7 +66,7 @@ from interp.sae.io.hub import load_pretrained, pull, push
 from interp.sae.io.other_libraries import load_dictionary_learning, load_sparsify
 from interp.sae.io.shards import load_shards, save_shards
 from interp.sae.io.transcoder_files import load_gemma_scope, load_transcoder, load_transcoders
-from interp.sae.numerics.preselection import Preselected
+from interp.sae.numerics.preselection import PreselectedRanking
 from interp.sae.training.callbacks import Callback
 from interp.sae.training.checkpoint import Checkpoint
 from interp.sae.training.history import Point, TrainReport
@@ -98,7 +98,7 @@ __all__ = [
     "Member",
     "Normalisation",
     "Point",
-    "Preselected",
+    "PreselectedRanking",
     "Quality",
     "Reconstruction",
     "Recovery",

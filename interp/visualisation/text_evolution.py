@@ -127,14 +127,14 @@ def evolve_texts(
             population, best, read = _select(lam, population, found), _select(lam, best, found), read + len(made)
         if step % restart == 0:
             chosen = [int(torch.randint(len(lam), (), generator=writer.random))] * len(lam)
-            population = Measured(best.ids[chosen], best.values[chosen], best.cross_entropies[chosen])
+            population = ScoredTexts(best.ids[chosen], best.values[chosen], best.cross_entropies[chosen])
     written = tuple(writer.write(best.ids))
     values, ce = best.values.float(), best.cross_entropies.float()
     return TextFront(objective, tuple(lam.tolist()), written, best.ids, values, ce, begun, read)
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class ScoredTexts:
     """Texts with f at their last token, and CE."""
 
     ids: Ids
@@ -142,16 +142,16 @@ class Measured:
     cross_entropies: Float[Tensor, "batch"]
 
 
-def _select(lam: Float[Tensor, "n"], *groups: Measured) -> Measured:
+def _select(lam: Float[Tensor, "n"], *groups: ScoredTexts) -> ScoredTexts:
     """For each λ the text with the largest `f − λ·CE`; of equal ones the first."""
     ids, values, ce = (
         torch.cat([getattr(one, name) for one in groups]) for name in ("ids", "values", "cross_entropies")
     )
     chosen = (values[None] - lam[:, None] * ce[None]).argmax(1)
-    return Measured(ids[chosen], values[chosen], ce[chosen])
+    return ScoredTexts(ids[chosen], values[chosen], ce[chosen])
 
 
-def measure_texts(model: Model, objective: Objective, writer: Writer, ids: Ids) -> Measured:
+def measure_texts(model: Model, objective: Objective, writer: Writer, ids: Ids) -> ScoredTexts:
     """f at the last token of each text, and its CE."""
     values, ce = [], []
     for part in ids.split(BATCH):
@@ -159,7 +159,7 @@ def measure_texts(model: Model, objective: Objective, writer: Writer, ids: Ids) 
             logits = model.run(writer.tokens(part))
         values.append(objective.score(held[-1][:, -1:].flatten(2), None).double().cpu())
         ce.append(writer.cross_entropy(logits, part).double().cpu())
-    return Measured(ids, torch.cat(values), torch.cat(ce))
+    return ScoredTexts(ids, torch.cat(values), torch.cat(ce))
 
 
 def values_at_tokens(model: Model, objective: Objective, tokens: Tokens) -> Float[Tensor, "n"]:

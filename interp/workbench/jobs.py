@@ -18,6 +18,8 @@ WAITING: Final = 16
 """How many jobs may wait before more are refused."""
 FORGOTTEN: Final = 10.0
 """Seconds without anybody who reads its events after which a job is stopped."""
+HANDED: Final = 0.005
+"""Seconds at most that a job waits until an event is written: once it computes on, the writing thread waits longer."""
 KEPT: Final = 200
 """How many finished jobs are remembered."""
 FAULT: Final = "this is a fault of interp, not a mistake of yours: please report it with what the terminal shows"
@@ -27,7 +29,7 @@ Ended = Literal["result", "error", "cancelled"]
 Work = Callable[["Job"], Document]
 
 
-class Cancelled(Exception):
+class JobCancelled(Exception):
     """Raised inside a job that is to stop."""
 
 
@@ -45,56 +47,66 @@ class Job:
         id: a name of its own.
         events: number, name and data of each event, in order.
         ended: how it ended; None before.
+        wakes: what is called after each event, on the thread that works.
     """
 
     work: Work
     id: str = field(default_factory=lambda: uuid4().hex)
     events: list[tuple[int, str, Document]] = field(default_factory=list)
     ended: Ended | None = None
+    wakes: set[Callable[[], None]] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _written: threading.Event = field(default_factory=threading.Event)
     _read: float | None = None
-    _waiting: set[Callable[[], None]] = field(default_factory=set)
 
     def send(self, event: str, data: Document) -> None:
-        """Add an event, and wake who waits for it."""
-        self.events.append((len(self.events), event, data))
+        """Add an event, and wait until who reads them has it."""
+        self.add(event, data)
         self._wake()
+
+    def add(self, event: str, data: Document) -> None:
+        """Add an event, without a wait: on the thread of the server, or before it began."""
+        self.events.append((len(self.events), event, data))
 
     @contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:
         """Inside the block `wake` is called after each event, on the thread that works."""
-        self._waiting.add(wake)
+        self.wakes.add(wake)
         try:
             yield
         finally:
-            self._waiting.discard(wake)
+            self.wakes.discard(wake)
 
     def check(self) -> None:
         """Stop here if the job is cancelled, or nobody has read its events for a while.
 
         Raises:
-            Cancelled: it is.
+            JobCancelled: it is.
         """
         if self._stop.is_set() or (self._read is not None and time.monotonic() - self._read > FORGOTTEN):
-            raise Cancelled
+            raise JobCancelled
 
     def cancel(self) -> None:
         """Stop it at its next check; one that waits does not begin."""
         self._stop.set()
 
     def mark_read(self) -> None:
-        """Say that somebody reads its events."""
+        """Say that somebody reads its events, and has all there were."""
         self._read = time.monotonic()
+        self._written.set()
 
     def end(self, how: Ended, data: Document) -> None:
         """Add the last event."""
-        self.events.append((len(self.events), how, data))
+        self.add(how, data)
         self.ended = how
         self._wake()
 
     def _wake(self) -> None:
-        for wake in tuple(self._waiting):
+        self._written.clear()
+        for wake in tuple(self.wakes):
             wake()
+        if self.wakes:
+            self._written.wait(HANDED)
 
 
 @final
@@ -109,13 +121,17 @@ class Jobs:
         self._thread = threading.Thread(target=self._run, name="workbench", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work) -> tuple[Job, int]:
+    def submit(self, work: Work, wake: Callable[[], None] | None = None) -> tuple[Job, int]:
         """Put work at the end of the queue; return its job and how many are before it.
+
+        `wake` is called after each event from the first on, as inside `Job.waking`.
 
         Raises:
             QueueFull: too many wait.
         """
         job = Job(work)
+        if wake is not None:
+            job.wakes.add(wake)
         with self._lock:
             if len(self._waiting) >= WAITING:
                 raise QueueFull(f"{WAITING} actions wait already: let some end, or stop them")
@@ -124,7 +140,7 @@ class Jobs:
             self._jobs[job.id] = job
             for old in [one for one in self._jobs.values() if one.ended][: max(0, len(self._jobs) - KEPT)]:
                 del self._jobs[old.id]
-            job.send("queued", {"position": position})
+            job.add("queued", {"id": job.id, "position": position})
             self._queue.put(job)
         return job, position
 
@@ -152,7 +168,7 @@ class Jobs:
                 job.check()
                 job.send("started", {})
                 job.end("result", job.work(job))
-            except Cancelled:
+            except JobCancelled:
                 job.end("cancelled", {})
             except (InterpError, OSError) as error:
                 job.end("error", {"detail": " ".join(str(error).split()), "kind": type(error).__name__})

@@ -2,8 +2,8 @@
 
 from typing import Any, Final, Protocol, runtime_checkable
 
+from hooks import Tokens
 from hooks.errors import InvalidArgument
-from interp.workbench.session import Session
 
 Document = dict[str, Any]
 MAX_TOKENS: Final = 2_048
@@ -11,7 +11,7 @@ MAX_TOKENS: Final = 2_048
 
 @runtime_checkable
 class Progress(Protocol):
-    """What an action calls while it runs; each raises `Cancelled` where the page no longer wants the result."""
+    """What an action calls while it runs; each raises `JobCancelled` where the page no longer wants the result."""
 
     def send(self, event: str, data: Document) -> None:
         """Send an event to the page."""
@@ -20,13 +20,13 @@ class Progress(Protocol):
         """Stop here if the job is cancelled."""
 
 
-def check_length(session: Session, text: str, more: int = 0) -> None:
+def check_length(tokens: Tokens, more: int = 0) -> None:
     """Refuse a text that is longer than a page takes, with what is to follow it.
 
     Raises:
         InvalidArgument: it is.
     """
-    n = session.model.tokens(text).ids.shape[1]
+    n = tokens.ids.shape[1]
     if n + more > MAX_TOKENS:
         raise InvalidArgument(
             f"the text has {n:,} tokens and {more:,} are to follow: a page takes {MAX_TOKENS:,} in all"

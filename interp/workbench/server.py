@@ -26,6 +26,7 @@ FILES: Final = {"/": "index.html", "/app.js": "app.js", "/graph.js": "graph.js",
 CHECKED: Final = 0.5
 """Seconds after which a quiet stream looks whether anybody still listens."""
 PING: Final = 15.0
+STREAM: Final = "text/event-stream"
 
 
 class Server:
@@ -85,7 +86,10 @@ class Server:
         )
 
     async def submit(self, request: Request) -> Response:
-        """Queue an action; its arguments are checked before it waits."""
+        """Queue an action; its arguments are checked before it waits.
+
+        A client that accepts `text/event-stream` gets the events of the job at once; any other gets its id.
+        """
         try:
             asked = await request.json()
         except (ValueError, ClientDisconnect):
@@ -96,10 +100,15 @@ class Server:
             return _problem_of(503, "the model is being loaded: wait until it is there")
         kind = str(asked["kind"])
         given = check_given(kind, asked["args"])
+        reader = _Reader() if STREAM in request.headers.get("accept", "") else None
         try:
-            job, position = self.jobs.submit(lambda running: plain(ACTIONS[kind].run(session, given, running)))
+            job, position = self.jobs.submit(
+                lambda running: plain(ACTIONS[kind].run(session, given, running)), reader and reader.wake
+            )
         except QueueFull as error:
             return _problem_of(429, str(error))
+        if reader is not None:
+            return StreamingResponse(_stream(request, job, 0, reader), media_type=STREAM)
         return JSONResponse({"id": job.id, "position": position}, status_code=202)
 
     async def cancel(self, request: Request) -> Response:
@@ -112,7 +121,7 @@ class Server:
         job = self.jobs.job(request.path_params["job"])
         last = request.headers.get("last-event-id", "-1")
         start = int(last) + 1 if last.lstrip("-").isdigit() else 0
-        return StreamingResponse(_stream(request, job, start), media_type="text/event-stream")
+        return StreamingResponse(_stream(request, job, start, _Reader()), media_type=STREAM)
 
     async def log(self, _request: Request) -> Response:
         """What was done, and the Python of it."""
@@ -146,25 +155,36 @@ class Server:
         return self.session
 
 
-async def _stream(request: Request, job: Job, start: int) -> AsyncIterator[str]:
-    """Server-sent events, with a comment now and then so that nothing between takes the connection for dead."""
-    loop, woken, said = asyncio.get_running_loop(), asyncio.Event(), time.monotonic()
+class _Reader:
+    """Waits on the server's loop for what the thread of the jobs sends."""
 
-    def wake() -> None:
+    def __init__(self) -> None:
+        self.loop, self.woken = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake(self) -> None:
+        """End the wait, from another thread."""
         with suppress(RuntimeError):  # the loop ended meanwhile
-            loop.call_soon_threadsafe(woken.set)
+            self.loop.call_soon_threadsafe(self.woken.set)
 
-    with job.waking(wake):
+    async def wait(self) -> None:
+        """Wait until there is an event, or it is time to look whether anybody still listens."""
+        with suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(self.woken.wait(), CHECKED)
+
+
+async def _stream(request: Request, job: Job, start: int, reader: _Reader) -> AsyncIterator[str]:
+    """Server-sent events, with a comment now and then so that nothing between takes the connection for dead."""
+    said = time.monotonic()
+    with job.waking(reader.wake):
         while not await request.is_disconnected():
-            woken.clear()
-            job.mark_read()
+            reader.woken.clear()
             for number, event, data in job.events[start:]:
                 yield f"id: {number}\nevent: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
                 start, said = number + 1, time.monotonic()
+            job.mark_read()
             if job.ended is not None and start >= len(job.events):
                 return
-            with suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(woken.wait(), CHECKED)
+            await reader.wait()
             if time.monotonic() - said > PING:
                 yield ": still here\n\n"
                 said = time.monotonic()

@@ -99,3 +99,30 @@ def test_a_word_that_is_no_choice_is_answered_with_the_nearest() -> None:
 
     with pytest.raises(KeyError, match="no colour is called 'gren'; did you mean 'green'"):
         guard_function(paint)("gren")
+
+
+def by_place(a: int, /, b: int, c: int = 3, *, d: int = 4) -> tuple[int, ...]:
+    return a, b, c, d
+
+
+def with_rest(a: int, *rest: int, d: int = 4, **more: int) -> tuple[Any, ...]:
+    return a, rest, d, more
+
+
+@pytest.mark.parametrize("function", [by_place, with_rest])
+@pytest.mark.parametrize("args", [(), (1,), (1, 2), (1, 2, 5), (1, 2, 5, 6)])
+@pytest.mark.parametrize("kwargs", [{}, {"b": 2}, {"a": 1}, {"d": 9}, {"b": 2, "d": 9}, {"odd": 1}])
+def test_arguments_are_paired_with_names_exactly_as_python_does(
+    function: Callable[..., Any], args: tuple[int, ...], kwargs: dict[str, int]
+) -> None:
+    guarded = guard_function(function)
+    try:
+        right = function(*args, **kwargs)
+    except TypeError:
+        with pytest.raises(InvalidType, match="is called wrongly"):
+            guarded(*args, **kwargs)
+        return
+    assert guarded(*args, **kwargs) == right
+    for name in kwargs:
+        with pytest.raises(InvalidType, match=" takes "):
+            guarded(*args, **(kwargs | {name: "word"}))

@@ -32,7 +32,7 @@ class Origin(TypedDict):
     batch_size: int
 
 
-class About(Origin):
+class IndexHeader(Origin):
     """What an index says of itself: what it was made of, how large it is, and the checksums of its tables."""
 
     d_sae: int
@@ -45,7 +45,7 @@ class About(Origin):
     files: dict[str, FileRecord]
 
 
-KIND: Final = Kind("interp.features.index", "feature index", "index", About)
+KIND: Final = Kind("interp.features.index", "feature index", "index", IndexHeader)
 Row = dict[str, Any]
 
 

@@ -22,10 +22,10 @@ from interp.memory.editing.placement import Place, choose_placement
 from interp.memory.editing.prefix_cache import Where
 from interp.memory.editing.value_search import (
     TOKENS,
-    Found,
     Objective,
     Search,
     Statements,
+    ValueSearchResult,
     likely_and_near,
     search_value,
     tokenise_statements,
@@ -57,7 +57,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Spread:
+class SpreadRule:
     """What tells one way of writing a residual over layers from another.
 
     Attributes:
@@ -76,7 +76,7 @@ class Spread:
 def spread_facts(
     model: Model,
     facts: Facts,
-    by: Spread,
+    by: SpreadRule,
     *,
     covariance: Covariance | Sequence[Covariance] | None,
     layers: Sequence[int] | None,
@@ -173,7 +173,7 @@ def search_targets(
     objective: Objective = likely_and_near,
     *,
     progress: bool = False,
-) -> list[Found]:
+) -> list[ValueSearchResult]:
     """The δ at each site that together state each group of facts.
 
     Raises:
@@ -181,7 +181,7 @@ def search_targets(
 
     Cost: per group one forward pass over what is read, and a forward and backward pass per step.
     """
-    found: list[Found] = []
+    found: list[ValueSearchResult] = []
     for one in tqdm(said, desc="searching values", disable=not progress or len(said) == 1):
         rows = zip(sites, capture_lookups(model, one, sites), strict=True)
         held: dict[Where, Tensor] = {site: h[one.alike].mean(0) for site, h in rows}
@@ -196,7 +196,7 @@ def write_layers(
     said: Sequence[Statements],
     place: Place,
     site: Site,
-    found: Sequence[Found],
+    found: Sequence[ValueSearchResult],
     update: Callable[[Layer], LowRank],
     metric: Metric = Covariance.solve,
 ) -> tuple[LowRank, ...]:

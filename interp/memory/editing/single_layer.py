@@ -14,7 +14,7 @@ from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.keys import capture_lookups
 from interp.memory.editing.placement import Place
 from interp.memory.editing.prefix_cache import Projection
-from interp.memory.editing.value_search import Found, Search, Statements, search_value, tokenise_statements
+from interp.memory.editing.value_search import Search, Statements, ValueSearchResult, search_value, tokenise_statements
 from interp.memory.facts.fact import Fact
 
 
@@ -25,7 +25,7 @@ def search_key_and_value(
     contexts: Sequence[str],
     preserve: Preserve,
     search: Search,
-) -> tuple[Float[Tensor, "d_mlp"], Found]:
+) -> tuple[Float[Tensor, "d_mlp"], ValueSearchResult]:
     """The key k̄ of facts written at one key, a weighted mean over texts, and the δ that states them.
 
     Cost: one forward pass over contexts and preserved texts, and a forward and backward pass per step.

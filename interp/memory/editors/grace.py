@@ -19,7 +19,7 @@ from interp.memory.editing.edit import Edit
 from interp.memory.editing.keys import Facts, capture_keys_and_values, list_facts
 from interp.memory.editing.placement import locate_known_facts
 from interp.memory.editing.prefix_cache import Projection
-from interp.memory.editing.value_search import Found, Search, search_value, tokenise_statements
+from interp.memory.editing.value_search import Search, ValueSearchResult, search_value, tokenise_statements
 from interp.memory.facts.fact import Fact
 
 SPLIT = 1 - 1e-5
@@ -85,7 +85,7 @@ def grace(
         raise InvalidArgument(f"radius={radius}: give a share of the key's length above 0")
     layer = choose_reaching_layer(model, facts, token) if layer is None else layer
     entries: list[_Entry] = []
-    found: list[Found] = []
+    found: list[ValueSearchResult] = []
     for fact in tqdm(facts, desc="facts", disable=not progress or len(facts) == 1):
         for context in contexts:
             (k,), (v,) = capture_keys_and_values(model, [fact], [context], layer, token)

@@ -9,10 +9,10 @@ from interp.memory.editing.contexts import Preserve
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
 from interp.memory.editing.keys import Facts
-from interp.memory.editing.multi_layer import Spread, spread_facts
+from interp.memory.editing.multi_layer import SpreadRule, spread_facts
 from interp.memory.editing.value_search import Search
 
-MEMIT = Spread("memit", sites=lambda last: [resid_post[last]], parts=float)
+MEMIT = SpreadRule("memit", sites=lambda last: [resid_post[last]], parts=float)
 
 
 def memit(

@@ -15,7 +15,7 @@ from interp.memory.editing.edit import Edit
 from interp.memory.editing.keys import Facts, list_facts
 from interp.memory.editing.placement import Place, choose_placement_in_one_layer
 from interp.memory.editing.single_layer import search_key_and_value
-from interp.memory.editing.value_search import Found, Search
+from interp.memory.editing.value_search import Search, ValueSearchResult
 from interp.memory.facts.fact import Fact
 
 
@@ -73,7 +73,7 @@ def rome(
     place = choose_placement_in_one_layer(model, facts, covariance, layer, token)
     contexts = prefixes(model) if contexts is None else contexts
     updates: list[LowRank] = []
-    found: list[Found] = []
+    found: list[ValueSearchResult] = []
     with ExitStack() as earlier:
         for fact in tqdm(facts, desc="facts", disable=not progress or len(facts) == 1):
             update, what = _rewritten(model, fact, place, contexts, preserve, search)
@@ -89,7 +89,7 @@ def rome(
 
 def _rewritten(
     model: Model, fact: Fact, place: Place, contexts: Sequence[str], preserve: Preserve, search: Search
-) -> tuple[LowRank, Found]:
+) -> tuple[LowRank, ValueSearchResult]:
     """The change that states one fact in the model as it is now."""
     (c,) = place.covariances
     k, found = search_key_and_value(model, [fact], place, contexts, preserve, search)

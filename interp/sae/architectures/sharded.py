@@ -11,16 +11,8 @@ from torch.nn.functional import linear
 from hooks.errors import InvalidArgument, WrongState
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.ksparse import backward, check_kept
-from interp.sae.architectures.sae import (
-    CHUNK,
-    SAE,
-    Objective,
-    Step,
-    check_whole,
-    convert_rows,
-    measure_variance,
-    weight,
-)
+from interp.sae.architectures.objective import Objective, Step, measure_variance
+from interp.sae.architectures.sae import CHUNK, SAE, check_whole, convert_rows, weight
 from interp.sae.architectures.topk import TopK
 from interp.sae.data.normalisation import Normalisation
 from interp.sae.numerics.median import geometric_median

@@ -41,12 +41,14 @@ async function ask(path, options = {}) {
   throw new Error(detail);
 }
 
-// Events of a job, from the server's stream; a broken connection is taken up again where it ended.
-async function* events(id) {
+// Events of a job, from the stream that its request opened, if there is one; a broken connection is taken up again
+// where it ended.
+async function* events(id, opened = null) {
   let last = -1;
   for (let tries = 0; tries < 5;) {
     try {
-      const answer = await ask(`/jobs/${id}/events`, { headers: { "Last-Event-ID": String(last) } });
+      const answer = opened ?? await ask(`/jobs/${id}/events`, { headers: { "Last-Event-ID": String(last) } });
+      opened = null;
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
       for (;;) {
@@ -59,7 +61,9 @@ async function* events(id) {
           if (!lines.event) continue;
           last = Number(lines.id);
           tries = 0;
-          yield { event: lines.event, data: JSON.parse(lines.data) };
+          const data = JSON.parse(lines.data);
+          if (lines.event === "queued") id = data.id;
+          yield { event: lines.event, data };
           if (["result", "error", "cancelled"].includes(lines.event)) return;
         }
       }
@@ -83,16 +87,20 @@ function say(text, error = false) {
 async function run(kind, args, { onToken = () => {}, what = kind } = {}) {
   say(`${what} …`);
   $("error").hidden = true;
-  const { id } = await (await ask("/jobs", { method: "POST", body: JSON.stringify({ kind, args }) })).json();
-  session.job = id;
-  sessionStorage.setItem("job", JSON.stringify({ id, kind, args }));
-  try { return await follow(id, onToken, what); } finally { session.job = null; sessionStorage.removeItem("job"); }
+  const opened = await ask("/jobs", { method: "POST", body: JSON.stringify({ kind, args }), headers: { Accept: "text/event-stream" } });
+  const onQueued = id => {
+    session.job = id;
+    sessionStorage.setItem("job", JSON.stringify({ id, kind, args }));
+  };
+  try { return await follow(events(null, opened), onToken, what, onQueued); } finally { session.job = null; sessionStorage.removeItem("job"); }
 }
 
-async function follow(id, onToken, what) {
-  for await (const { event, data } of events(id)) {
-    if (event === "queued" && data.position > 0) say(`${what}: ${data.position} before it`);
-    else if (event === "started") say(`${what} …`);
+async function follow(stream, onToken, what, onQueued = () => {}) {
+  for await (const { event, data } of stream) {
+    if (event === "queued") {
+      onQueued(data.id);
+      if (data.position > 0) say(`${what}: ${data.position} before it`);
+    } else if (event === "started") say(`${what} …`);
     else if (event === "token") onToken(data);
     else if (event === "error") throw new Error(data.detail);
     else if (event === "cancelled") { say(`${what}: stopped`); return null; }
@@ -541,7 +549,7 @@ async function start() {
     show("steer");
     const texts = { unsteered: "", steered: "", random: "" };
     session.job = kept.id;
-    const found = await follow(kept.id, ({ column, text }) => { texts[column] += text; fill($(`out-${column}`), make("span", { class: "prompt" }, kept.args.prompt), texts[column]); }, "steering")
+    const found = await follow(events(kept.id), ({ column, text }) => { texts[column] += text; fill($(`out-${column}`), make("span", { class: "prompt" }, kept.args.prompt), texts[column]); }, "steering")
       .catch(error => { say(error.message, true); return null; });
     session.job = null;
     sessionStorage.removeItem("job");

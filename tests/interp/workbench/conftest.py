@@ -49,6 +49,9 @@ class Client:
 
     def events(self, job: str, after: int = -1) -> list[tuple[int, str, Any]]:
         _, body, _ = self.ask("GET", f"/api/v1/jobs/{job}/events", **{"Last-Event-ID": str(after)})
+        return self.read(body)
+
+    def read(self, body: bytes) -> list[tuple[int, str, Any]]:
         found = []
         for block in body.decode().strip().split("\n\n"):
             lines = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))

@@ -15,7 +15,7 @@ from interp.features import explain_text
 from interp.lenses import LogitLens, read
 from interp.steering import add_direction, steer
 from interp.workbench import open as open_workbench
-from interp.workbench.jobs import WAITING, Cancelled, Job, Jobs, QueueFull
+from interp.workbench.jobs import WAITING, Job, JobCancelled, Jobs, QueueFull
 from interp.workbench.security import Guard
 from tests.interp.workbench.conftest import Client
 
@@ -77,6 +77,22 @@ def test_events_go_on_where_a_reader_left_them(served: Client) -> None:
     whole = served.events(job)
     assert [number for number, _, _ in whole] == list(range(len(whole)))
     assert served.events(job, after=0) == whole[1:]
+
+
+def test_a_request_that_takes_a_stream_gets_the_events_at_once_and_another_reader_the_same(served: Client) -> None:
+    asked = {"kind": "lens", "args": {"text": "Fog over", "top": 2}}
+    status, body, headers = served.ask("POST", "/api/v1/jobs", asked, Accept="text/event-stream")
+    assert status == 200 and headers["content-type"].startswith("text/event-stream")
+    events = served.read(body)
+    assert [event for _, event, _ in events] == ["queued", "started", "result"]
+    assert served.events(events[0][2]["id"]) == events
+    assert events[-1][2] == served.run("lens", text="Fog over", top=2)
+
+
+def test_a_request_that_takes_a_stream_is_refused_as_any_other_before_it_waits(served: Client) -> None:
+    refused = {"kind": "lens", "args": {"text": "Fog", "top": "many"}}
+    plain, streamed = (served.ask("POST", "/api/v1/jobs", refused, Accept=a) for a in ("*/*", "text/event-stream"))
+    assert plain[:2] == streamed[:2] and plain[0] == 422
 
 
 def test_jobs_end_in_the_order_in_which_they_came_and_each_has_its_own_answer(served: Client) -> None:
@@ -236,7 +252,7 @@ def test_a_job_that_nobody_reads_any_more_stops(monkeypatch: pytest.MonkeyPatch)
     job.mark_read()
     job.check()
     time.sleep(0.1)
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         job.check()
 
 

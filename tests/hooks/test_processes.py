@@ -1,0 +1,118 @@
+"""Processes that are started again after one died find each other, and end with what undisturbed ones make."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hooks import Model, harvest
+from hooks.site import resid_post
+from hooks.store.packing import packed
+from hooks.store.processes import processes
+from interp.sae import Checkpoint, TopK, activations_of, train
+from tests.processes import do_in_processes, live_again
+
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="forks"), pytest.mark.usefixtures("unchecked")]
+TEXTS = [f"fog {number} over the bay {number * number}" for number in range(40)]
+CPU = torch.device("cpu")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in folder.iterdir() if ".lock" not in one.name}
+
+
+def kill_at(pass_number: int) -> Callable[..., None]:
+    left = iter(range(pass_number - 1, -1, -1))
+
+    def count(*_: object) -> None:
+        if next(left, -1) == 0:
+            die()
+
+    return count
+
+
+def test_processes_of_a_second_life_never_wait_for_those_of_the_first() -> None:
+    def work(life: int) -> None:
+        if life == 1 and os.environ["RANK"] == "1":
+            time.sleep(1)  # the other finds what the dead one left, long before this one is there
+        with processes(CPU) as here:
+            assert here.total(1) == 2
+            if life == 0 and here.rank == 1:
+                die()
+            here.total(0)
+
+    live_again(work)
+
+
+def test_processes_that_died_while_they_joined_are_not_waited_for() -> None:
+    def work(life: int) -> None:
+        if life == 0 and os.environ["RANK"] == "1":
+            time.sleep(0.3)
+            die()
+        if life == 1 and os.environ["RANK"] == "0":
+            time.sleep(1)  # the other finds the port of the dead first process
+        with processes(CPU) as here:
+            assert here.all(here.rank) == [0, 1]
+
+    live_again(work)
+
+
+def test_processes_join_and_part_as_often_as_they_like() -> None:
+    def work(_: int) -> None:
+        for round_ in range(3):
+            if os.environ["RANK"] == str(round_ % 2):
+                time.sleep(0.3)
+            with processes(CPU) as here:
+                assert here.total(round_) == 2 * round_
+
+    live_again(work, lives=1)
+
+
+@pytest.mark.parametrize("moment", [1, 6])
+def test_a_shared_harvest_of_which_a_process_is_killed_is_that_of_one_process(
+    gpt2: Model, moment: int, tmp_path: Path
+) -> None:
+    def share(folder: Path) -> None:
+        harvest(gpt2, TEXTS, resid_post[1], folder, packing=packed(24), batch_size=2, documents_per_shard=5)
+
+    def work(life: int) -> None:
+        if life == 0 and os.environ["RANK"] == "1":
+            gpt2.hf.register_forward_pre_hook(kill_at(moment))
+        share(tmp_path / "killed")
+
+    share(tmp_path / "one")
+    live_again(work)
+    assert files(tmp_path / "killed") == files(tmp_path / "one")
+
+
+@pytest.mark.parametrize("moment", [2, 9])
+def test_a_shared_training_of_which_a_process_is_killed_ends_with_the_bits_of_one_never_killed(
+    gpt2: Model, moment: int, tmp_path: Path
+) -> None:
+    def learn(name: str) -> None:
+        source = activations_of(gpt2, TEXTS, resid_post[1], batch_size=4)
+        kept = Checkpoint(tmp_path / f"run-{name}", every=300)
+        options = {"tokens": 3_000, "batch_size": 100, "buffer": 300, "progress": False}
+        sae = TopK(gpt2.d_model, 48, k=4)
+        train(sae, source, checkpoint=kept, **options)
+        torch.save(sae.state_dict(), tmp_path / f"{name}-{os.environ.get('RANK', '0')}.pt")
+
+    def work(life: int) -> None:
+        if life == 0 and os.environ["RANK"] == "1":
+            gpt2.hf.register_forward_pre_hook(kill_at(moment))
+        learn("killed")
+
+    do_in_processes(lambda: learn("whole"))
+    live_again(work)
+    for rank in (0, 1):
+        whole, killed = (torch.load(tmp_path / f"{name}-{rank}.pt") for name in ("whole", "killed"))
+        assert all(torch.equal(whole[name], killed[name]) for name in whole)
