@@ -25,6 +25,7 @@ _READERS = {
     ".text": "text",
     ".csv": "csv",
     ".arrow": "arrow",
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp"), "imagefolder"),
 }
 
 
@@ -49,7 +50,8 @@ def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":
 
     Args:
         source: files that end in .parquet, .jsonl, .json, .txt, .csv or .arrow (a text file is one document per
-            line), a folder of such, a glob, or a hub name such as `roneneldan/TinyStories`.
+            line), pictures that end in .png, .jpg, .jpeg or .webp, a folder of such, a glob, or a hub name such as
+            `roneneldan/TinyStories`.
         split: of a data set of the hub.
 
     Raises:
@@ -73,14 +75,14 @@ def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":
                 f"no data at '{source}': it is no file, and no data set the Hugging Face hub gave "
                 f"({str(error).splitlines()[0]})"
             ) from error
-    ending = Path(files[0]).suffix
+    ending = Path(files[0]).suffix.lower()
     if ending not in _READERS:
         raise InvalidArgument(f"'{source}' ends in '{ending}', and what is read ends in {nearest(ending, _READERS)}")
     return load_dataset(_READERS[ending], data_files=files, split="train", streaming=True)
 
 
 def count(source: str | Path) -> int | None:
-    """Return how many documents local files of text, JSON lines or parquet hold; None for all others.
+    """Return how many documents local files of text, JSON lines, parquet or pictures hold; None for all others.
 
     Examples:
         ```python
@@ -89,6 +91,10 @@ def count(source: str | Path) -> int | None:
     """
     path = Path(source)
     files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _READERS)
+        if not all(_READERS[file.suffix.lower()] == "imagefolder" for file in files):
+            return None
     counts = [_count(file) for file in files if file.is_file()]
     return sum(n for n in counts if n is not None) if counts and None not in counts else None
 
@@ -98,6 +104,8 @@ def _count(file: Path) -> int | None:
         from pyarrow.parquet import ParquetFile
 
         return ParquetFile(file).metadata.num_rows
+    if _READERS.get(file.suffix.lower()) == "imagefolder":
+        return 1
     if file.suffix not in (".txt", ".text", ".jsonl"):
         return None
     with file.open("rb") as lines:

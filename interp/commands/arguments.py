@@ -14,10 +14,12 @@ import torch
 import typer
 from rich.console import Console
 
-from hooks import Model, Site, load
+from hooks import Model, Site, Towers, load
 from hooks.errors import InvalidArgument, InvalidType, MissingFile, NotReachable
+from hooks.network import AnyModel
 from hooks.pieces import piece
 from interp.circuits.metric import Word, first_token
+from interp.postcard import bundled_nets, load_net
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
 SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_post.4; `interp sites` lists them.")]
@@ -56,6 +58,24 @@ def load_model(model: str, device: str | None = None, *, quiet: bool = False) ->
     if not isinstance(loaded, Model):
         raise InvalidType(f"{model} reads pictures, and this command texts: load it in Python, by hooks.load")
     return loaded
+
+
+def load_any_model(model: str, device: str | None = None, *, quiet: bool = False) -> AnyModel:
+    """The model of this name, of texts or of pictures: a bundled net of pictures, its image tower, or any other.
+
+    Raises:
+        NotReachable: it is neither a folder nor in the cache, and the hub does not answer.
+        MissingFile: there is no such model.
+        InvalidArgument: no such device.
+    """
+    place = check_device(device)
+    drawn = model in bundled_nets()
+    if not drawn:
+        check_reachable(model)
+    hide_bars()
+    with show_step(f"loading {model}", quiet):
+        loaded = load_net(model, place) if drawn else load(model, device=place)
+    return loaded.image if isinstance(loaded, Towers) else loaded
 
 
 def check_device(device: str | None) -> torch.device:

@@ -10,7 +10,9 @@ from tqdm import tqdm
 from hooks import Direction, Images, Model, Position, Site, capture, stream
 from hooks.errors import InvalidArgument
 from hooks.network import AnyModel
+from hooks.position import everywhere
 from interp.common.texts import list_texts
+from interp.directions.pairs import Pairs
 
 
 def capture_rows(
@@ -43,6 +45,46 @@ def capture_rows(
     return torch.cat(rows)
 
 
+def capture_pairs(
+    model: AnyModel, pairs: Pairs, site: Site, at: Position | None, *, progress: bool = False
+) -> tuple[Float[Tensor, "example d_model"], Float[Tensor, "example d_model"]]:
+    """The activations of both sides: a text's at its one token, a picture's mean over the places that are selected.
+
+    Args:
+        model: any model.
+        pairs: of texts or of pictures.
+        site: where.
+        at: by default the answer of a text, and everywhere in a picture.
+        progress: show a bar.
+
+    Raises:
+        InvalidArgument: a text with no selected token or several, or a picture with no selected place.
+
+    Cost:
+        One forward pass per text or picture, up to the site.
+
+    Examples:
+        ```python
+        positive, negative = capture_pairs(model, Pairs(night, day), embedding, None)
+        ```
+    """
+    if isinstance(pairs.positive, Images) or isinstance(pairs.negative, Images):
+        if isinstance(model, Model):
+            raise InvalidArgument(f"{model.name} reads texts, and the pairs are of pictures: give pairs of texts")
+        at = everywhere if at is None else at
+        positive, negative = (
+            capture_mean_rows(model, one, site, at, progress=progress) for one in (pairs.positive, pairs.negative)
+        )
+        return positive, negative
+    if not isinstance(model, Model):
+        raise InvalidArgument(f"{model.name} reads no texts, and the pairs are of texts: give pairs of `Images`")
+    at = pairs.answer if at is None else at
+    positive, negative = (
+        capture_rows(model, one, site, at, progress=progress) for one in (pairs.positive, pairs.negative)
+    )
+    return positive, negative
+
+
 def capture_mean_rows(
     model: AnyModel,
     texts: Sequence[str] | Images,
@@ -73,8 +115,11 @@ def capture_mean_rows(
         text, texts_read = number[mask.nonzero()[:, 0].cpu()], int(number[-1]) + 1
         count = torch.bincount(text, minlength=texts_read)
         for row in (count == 0).nonzero().flatten().tolist():
-            named = "" if isinstance(texts, Images) else f" ({texts[done + row][:60]!r})"
-            raise InvalidArgument(f"{at} selects no token of text {done + row}{named}")
+            if isinstance(texts, Images):
+                raise InvalidArgument(
+                    f"{at} selects no place of picture {done + row}: leave it out, or say other places"
+                )
+            raise InvalidArgument(f"{at} selects no token of text {done + row} ({texts[done + row][:60]!r})")
         total = x.new_zeros(texts_read, x.shape[1]).index_add_(0, text, x)
         rows.append(total / count[:, None])
         done += texts_read

@@ -73,9 +73,23 @@ class Writer:
             raise InvalidArgument(f"no text's first {length} tokens are read as the same again: give other texts")
         return kept[torch.arange(n) % len(kept)]
 
-    def promise(self, slopes: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos vocab"]:
-        """What the gradient promises of each token at each place: `e_v · ∂m/∂e`; -inf of those that are no text."""
+    def log_shares(self, logits: Float[Tensor, "batch _ vocab"]) -> Float[Tensor, "batch pos vocab"]:
+        """What each token at each place adds to −CE itself: `log p(v|t_<p) / n`; 0 at a first one with none before."""
+        if self.before:
+            given = logits[:, len(self.before) - 1 : -1].log_softmax(-1)
+            return given / given.shape[1]
+        given = logits[:, :-1].log_softmax(-1) / max(1, logits.shape[1] - 1)
+        return torch.cat([torch.zeros_like(logits[:, :1]), given], 1)
+
+    def promise(
+        self, slopes: Float[Tensor, "batch pos d_model"], own: Float[Tensor, "batch pos vocab"] | float = 0.0
+    ) -> Float[Tensor, "batch pos vocab"]:
+        """What the gradient promises of each token at each place: `e_v · ∂m/∂e + own`; -inf of those that are no text.
+
+        `own` is what the token adds whatever its embedding does to others.
+        """
         found = slopes @ self._embeddings.to(slopes).T
+        found = found + (own.to(found) if isinstance(own, Tensor) else own)
         return found.masked_fill(~self._allowed.to(found.device), -torch.inf)
 
     def children(

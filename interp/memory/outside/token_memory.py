@@ -13,9 +13,9 @@ from hooks.border import Count, Natural
 from hooks.direction import wide
 from hooks.errors import InvalidArgument, OutOfRange, WrongModel
 from hooks.position import everywhere
+from interp.common.key_index import KeyIndex, make_key_index
 from interp.common.statistics import Estimate, mean_share
 from interp.common.texts import list_texts
-from interp.memory.outside.key_index import KeyIndex, make_key_index
 
 SPARE = 8
 """How many more candidates than neighbours are taken by the fast product, whose rounding can misplace close ones."""

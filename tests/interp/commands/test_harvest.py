@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner, Result
 
-from hooks import load
-from hooks.site import resid_post
+from hooks import Images, load
+from hooks.site import conv_act, resid_post
 from hooks.store import ActivationStore, harvest, packed
 from interp.commands.app import app
+from interp.postcard import draw, load_net, scenes
 
 LINES = ["fog over the bay", "the fog is cold", "", "grey fog"]
 
@@ -66,3 +68,20 @@ def test_a_mistake_is_one_sentence(folder: Path, change: list[str], text: str, t
     assert result.exit_code == 2
     assert text in result.stderr and "\n" not in result.stderr.strip()
     assert not (tmp_path / "no").exists()
+
+
+def test_a_folder_of_pictures_is_harvested_by_a_bundled_net(tmp_path: Path) -> None:
+    pictures = (draw(scenes("test", 5)).images().pixels * 255).round().byte()
+    (tmp_path / "drawn").mkdir()
+    for i, one in enumerate(pictures):
+        Image.fromarray(one.movedim(0, -1).numpy()).save(tmp_path / "drawn" / f"{i}.png")
+    made = harvest(load_net("convnet"), Images(pictures.float() / 255), conv_act[2], tmp_path / "made")  # type: ignore[arg-type]
+    for data in ("drawn", "drawn/*.png"):
+        options = ("--site", "conv_act.2", "--device", "cpu", "--out", tmp_path / f"said {len(data)}", "--quiet")
+        result = call("convnet", tmp_path / data, *options)
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert "5 documents" in result.output
+        said = ActivationStore(tmp_path / f"said {len(data)}")
+        assert torch.equal(said[:][conv_act[2]], made[:][conv_act[2]])
+    refused = call("convnet", tmp_path / "drawn", "--site", "conv_act.2", "--separate", "--out", tmp_path / "no")
+    assert refused.exit_code != 0 and "--context and --separate lay out texts" in refused.output
