@@ -611,3 +611,24 @@ def test_a_url_that_nothing_here_reaches_is_refused_with_the_package_that_would(
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(kind, match=said):
         Folder(url)
+
+
+@pytest.mark.parametrize("call", ["_open", "cat_file", "isdir"])
+def test_what_a_client_of_an_object_store_raises_is_said_as_a_store_that_does_not_answer(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class EndpointConnectionError(Exception):
+        """As botocore's: no OSError."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise EndpointConnectionError("Could not connect to the endpoint")
+
+    EndpointConnectionError.__module__ = "botocore.exceptions"
+    folder = Folder("memory://unplugged")
+    folder.write_text("note", "fog")
+    monkeypatch.setattr(MemoryFileSystem, call, fail)
+    use = {"_open": lambda: folder.write_text("note", "sea"), "cat_file": lambda: folder.read_text("note")}
+    with pytest.raises(NotReachable, match="'memory://unplugged' does not answer .*Could not connect"):
+        use.get(call, folder.sizes)()
