@@ -3,9 +3,9 @@
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, Final, final
+from typing import IO, Any, Final, final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -59,6 +59,25 @@ def _explain_failure(url: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise _not_answering(url, error) from error
+
+
+@contextmanager
+def _give_up_on_error(file: Any) -> Iterator[IO[bytes]]:
+    """Close a file at the end of the block; on an error leave it without a name, and never try to send it again.
+
+    A file of fsspec that is only forgotten sends what it holds when it is collected: after a lost connection a process
+    would then wait at its end, for ever.
+    """
+    try:
+        yield file
+        file.close()
+    except BaseException as error:
+        if not (isinstance(error, OSError) or type(error).__module__.partition(".")[0] in CLIENTS):
+            with suppress(Exception):
+                file.discard()
+        with suppress(AttributeError):  # a file in memory says itself whether it is closed
+            file.closed = True
+        raise
 
 
 @final
@@ -195,7 +214,7 @@ class Folder:
             with _explain_failure(self.url):
                 self._fs.makedirs(self._path, exist_ok=True)
                 opened = self._fs.open(target, "wb")
-            with _explain_client(self.url), opened as file:
+            with _explain_client(self.url), _give_up_on_error(opened) as file:
                 yield file
             return
         self._fs.makedirs(self._path, exist_ok=True)

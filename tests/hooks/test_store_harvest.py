@@ -29,6 +29,7 @@ from hooks.store import harvest as harvest_function
 from hooks.store.documents import as_dataset, count
 from hooks.store.folder import Folder
 from hooks.store.manifest import Manifest
+from tests.bucket import open_bucket
 from tests.processes import do_in_processes, start
 
 BOS = 256
@@ -632,3 +633,23 @@ def test_what_a_client_of_an_object_store_raises_is_said_as_a_store_that_does_no
     use = {"_open": lambda: folder.write_text("note", "sea"), "cat_file": lambda: folder.read_text("note")}
     with pytest.raises(NotReachable, match="'memory://unplugged' does not answer .*Could not connect"):
         use.get(call, folder.sizes)()
+
+
+@pytest.mark.parametrize("fails", ["a pass", "an upload"])
+def test_what_was_on_its_way_when_a_harvest_ended_never_arrives_and_is_not_sent_again(fails: str, gpt2: Model) -> None:
+    bucket = open_bucket(breaks_after=6 if fails == "an upload" else 10**9)
+    passes = iter(range(100))
+
+    def fail(*_: object) -> None:
+        if fails == "a pass" and next(passes) == 6:
+            raise ArithmeticError("a pass failed")
+
+    handle = gpt2.hf.register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(ArithmeticError if fails == "a pass" else OSError):
+            harvest(gpt2, TEXTS, SITES, "bucket://store", packing=packed(24), batch_size=4, documents_per_shard=2)
+    finally:
+        handle.remove()
+    assert bucket.opened and all(file.closed for file in bucket.opened), "one is left that sends again when collected"
+    assert len(bucket.arrived) < len(bucket.opened)
+    assert "/store/manifest.json" not in bucket.arrived
