@@ -130,7 +130,7 @@ class ShardedCrossLayerTranscoder(CrossLayerTranscoder):
         whole = CrossLayerTranscoder(self.d_in, self.d_sae, n_layers, **settings)
         with torch.no_grad():
             for name in ("W_enc", "b_enc", "threshold"):
-                whole.get_parameter(name).copy_(torch.cat(exchange_all(self.get_parameter(name)), dim=1))
+                getattr(whole, name).copy_(torch.cat(exchange_all(getattr(self, name)), dim=1))
             for D, own in zip(whole.decoders(), self.decoders(), strict=True):
                 D.copy_(torch.cat(exchange_all(own)))
             whole.b_dec.copy_(self.b_dec)

@@ -120,7 +120,7 @@ def load_cross_layer_shards(folder: str | Path, *, device: torch.device | None =
 def _shares(clt: ShardedCrossLayerTranscoder) -> Iterator[tuple[str, Tensor, int]]:
     """What this process holds of each tensor, by its name in a file, and the axis of the latents."""
     for name in ("W_enc", "b_enc", "threshold"):
-        yield name, clt.get_parameter(name), 1
+        yield name, getattr(clt, name), 1
     for i, D in enumerate(clt.decoders()):
         yield f"W_dec_{i}", D, 0
 
