@@ -45,6 +45,12 @@ def open_bucket(breaks_after: int) -> Record:
                 return Upload(self, self._strip_protocol(path), mode)
             return super()._open(path, mode)
 
+        def cat_file(
+            self, path: str, version_id: None = None, start: int | None = None, end: int | None = None
+        ) -> bytes:
+            assert version_id is None, "as s3fs has it, what comes after the path is a version, and no place"
+            return super().cat_file(path, start=start, end=end)
+
         def pipe_file(self, path: str, value: bytes, **_: object) -> None:
             with super()._open(path, "wb") as file:
                 file.write(value)

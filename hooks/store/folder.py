@@ -236,7 +236,7 @@ class Folder:
         """
         if not self.local:
             with _explain_client(self.url):
-                return np.frombuffer(bytearray(self._fs.cat_file(self._at(name), start, stop)), np.uint8)
+                return np.frombuffer(bytearray(self._fs.cat_file(self._at(name), start=start, end=stop)), np.uint8)
         data, done = np.empty(max(0, stop - start), np.uint8), 0
         with open(self._at(name), "rb", buffering=0) as file:
             file.seek(start)
@@ -254,7 +254,7 @@ class Folder:
         """
         if not self.local:
             with _explain_client(self.url):
-                parts = [self._fs.cat_file(self._at(name), start, start + width) for start in starts]
+                parts = [self._fs.cat_file(self._at(name), start=start, end=start + width) for start in starts]
         else:
             with open(self._at(name), "rb") as file:
                 parts = [os.pread(file.fileno(), width, start) for start in starts]

@@ -653,3 +653,13 @@ def test_what_was_on_its_way_when_a_harvest_ended_never_arrives_and_is_not_sent_
     assert bucket.opened and all(file.closed for file in bucket.opened), "one is left that sends again when collected"
     assert len(bucket.arrived) < len(bucket.opened)
     assert "/store/manifest.json" not in bucket.arrived
+
+
+def test_places_of_a_file_are_read_from_an_object_store_as_from_a_disk(gpt2: Model, tmp_path: Path) -> None:
+    open_bucket(breaks_after=10**9)
+    for where in ("bucket://read", str(tmp_path / "read")):
+        harvest(gpt2, TEXTS, SITES, where, packing=packed(24), batch_size=4, documents_per_shard=2)
+    there, here = ActivationStore("bucket://read"), ActivationStore(tmp_path / "read")
+    there.verify()
+    for order in (torch.arange(len(here)).flip(0), torch.tensor([5, 3])):  # whole chunks, and rows one by one
+        assert all(torch.equal(there[order][site], here[order][site]) for site in here.sites)
