@@ -22,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.random_gpt2 import Shape  # noqa: E402
-from benchmarks.timing import Timed, in_turn, peak_mb, write  # noqa: E402
+from benchmarks.timing import Timing, in_turn, peak_mb, write  # noqa: E402
 from hooks import Model, Site, capture, load  # noqa: E402
 from hooks.site import logits, mlp_act, resid_post  # noqa: E402
 
@@ -93,7 +93,7 @@ def _check_same(model: Model, ids: torch.Tensor, bridge: Any, names: list[str]) 
         torch.testing.assert_close(cache[name], mine[Site.parse(name)], rtol=1e-3, atol=1e-3)
 
 
-def rows(timed: Mapping[str, Timed], base: str, ways: Ways) -> list[Row]:
+def rows(timed: Mapping[str, Timing], base: str, ways: Ways) -> list[Row]:
     """Every way next to the plain forward pass of the same run."""
     found = []
     for name, way in timed.items():
@@ -132,7 +132,7 @@ def nnsight(python: str | None, arguments: list[str], model: Model, ids: torch.T
     mine = capture(model, ids, sites)
     sizes = torch.tensor([float(mine[site].norm()) for site in sites])
     torch.testing.assert_close(torch.tensor(found["norms"]), sizes, rtol=1e-4, atol=0)
-    timed = {name: Timed(tuple(seconds)) for name, seconds in found["seconds"].items()}
+    timed = {name: Timing(tuple(seconds)) for name, seconds in found["seconds"].items()}
     return rows(timed, next(iter(timed)), {})
 
 

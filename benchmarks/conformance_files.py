@@ -34,7 +34,7 @@ FLIPS = 24
 
 
 @dataclass(frozen=True)
-class Kept:
+class FileKind:
     """One kind of file: its name, the file to damage, what reads it, and whether what was read is what was written."""
 
     name: str
@@ -43,7 +43,7 @@ class Kept:
     right: Callable[[Any], bool] = lambda _: False
 
 
-def kept_files(model: Model, folder: Path) -> list[Kept]:
+def kept_files(model: Model, folder: Path) -> list[FileKind]:
     """Write one of each kind."""
     site = resid_post[1]
     direction = Direction(torch.ones(model.d_model), site, "by hand", 1.0, model.fingerprint)
@@ -71,27 +71,31 @@ def kept_files(model: Model, folder: Path) -> list[Kept]:
         return train(folder / "run")
 
     return [
-        Kept("direction", folder / "direction.safetensors", lambda: Direction.load(folder / "direction.safetensors")),
-        Kept("recipe", folder / "recipe.safetensors", lambda: Recipe.load(folder / "recipe.safetensors")),
-        Kept("activations", folder / "acts.safetensors", lambda: Activations.load(folder / "acts.safetensors")),
-        Kept("edit", folder / "edit.safetensors", lambda: Edit.load(folder / "edit.safetensors")),
-        Kept("tuned lens", folder / "tuned.safetensors", lambda: TunedLens.load(folder / "tuned.safetensors", model)),
-        Kept(
+        FileKind(
+            "direction", folder / "direction.safetensors", lambda: Direction.load(folder / "direction.safetensors")
+        ),
+        FileKind("recipe", folder / "recipe.safetensors", lambda: Recipe.load(folder / "recipe.safetensors")),
+        FileKind("activations", folder / "acts.safetensors", lambda: Activations.load(folder / "acts.safetensors")),
+        FileKind("edit", folder / "edit.safetensors", lambda: Edit.load(folder / "edit.safetensors")),
+        FileKind(
+            "tuned lens", folder / "tuned.safetensors", lambda: TunedLens.load(folder / "tuned.safetensors", model)
+        ),
+        FileKind(
             "Jacobian lens", folder / "jacobian.pt", lambda: JacobianLens.load(folder / "jacobian.pt", model), _is_eye
         ),
-        Kept(
+        FileKind(
             "covariance", folder / "covariance.safetensors", lambda: Covariance.load(folder / "covariance.safetensors")
         ),
-        Kept("store, manifest", store / "manifest.json", lambda: ActivationStore(store)),
-        Kept("store, settings", store / "settings.json", lambda: harvest(model, [*TEXTS, "More."], [site], store)),
-        Kept("store, column", column, lambda: ActivationStore(store).verify()),
-        Kept("autoencoder, weights", folder / "sae/sae_weights.safetensors", lambda: sae.load(folder / "sae")),
-        Kept("autoencoder, configuration", folder / "sae/cfg.json", lambda: sae.load(folder / "sae")),
-        Kept("feature index", folder / "index/index.json", lambda: FeatureIndex.open(folder / "index")),
-        Kept("feature index, table", folder / "index/latents.parquet", lambda: FeatureIndex.open(folder / "index")),
-        Kept("checkpoint", folder / "run/latest.json", go_on),
-        Kept("checkpoint, state", state, go_on),
-        Kept("checkpoint, buffer", rows, go_on),
+        FileKind("store, manifest", store / "manifest.json", lambda: ActivationStore(store)),
+        FileKind("store, settings", store / "settings.json", lambda: harvest(model, [*TEXTS, "More."], [site], store)),
+        FileKind("store, column", column, lambda: ActivationStore(store).verify()),
+        FileKind("autoencoder, weights", folder / "sae/sae_weights.safetensors", lambda: sae.load(folder / "sae")),
+        FileKind("autoencoder, configuration", folder / "sae/cfg.json", lambda: sae.load(folder / "sae")),
+        FileKind("feature index", folder / "index/index.json", lambda: FeatureIndex.open(folder / "index")),
+        FileKind("feature index, table", folder / "index/latents.parquet", lambda: FeatureIndex.open(folder / "index")),
+        FileKind("checkpoint", folder / "run/latest.json", go_on),
+        FileKind("checkpoint, state", state, go_on),
+        FileKind("checkpoint, buffer", rows, go_on),
     ]
 
 
@@ -139,7 +143,7 @@ def _metadata(whole: bytes, text: str) -> bytes:
     return len(said).to_bytes(8, "little") + said + whole[8 + length :]
 
 
-def outcome(kept: Kept) -> str:
+def outcome(kept: FileKind) -> str:
     """What reading a damaged file comes to."""
     try:
         found = kept.read()

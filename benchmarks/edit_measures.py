@@ -16,7 +16,7 @@ from interp.memory.evaluation.measurement import Reading, measure_reading
 
 
 @dataclass(frozen=True, eq=False)
-class Before:
+class Baseline:
     """What the unedited model says of unrelated text, and which of the subjects' other facts it knows."""
 
     texts: Sequence[str]
@@ -29,14 +29,14 @@ def right(model: Model, asked: Sequence[Query]) -> list[bool]:
     return says(model, [q.prompt for q in asked], [q.answer for q in asked])
 
 
-def before(model: Model, asked: Sequence[Case], texts: Sequence[str]) -> Before:
+def before(model: Model, asked: Sequence[Case], texts: Sequence[str]) -> Baseline:
     """Measure the unedited model."""
     others = [q for case in asked for q in case.others]
     knew = dict(zip((q.prompt for q in others), right(model, others), strict=True))
-    return Before(texts, measure_reading(model, texts), knew)
+    return Baseline(texts, measure_reading(model, texts), knew)
 
 
-def of_cases(model: Model, asked: Sequence[Case], base: Before) -> list[dict[str, float]]:
+def of_cases(model: Model, asked: Sequence[Case], base: Baseline) -> list[dict[str, float]]:
     """What the model in its present state says to each case; a measure without prompts is absent."""
     plan = {
         "efficacy": [[(c.fact.text, c.fact.new, c.fact.old)] for c in asked],
@@ -75,7 +75,7 @@ def _spread(found: list[dict[str, float]], name: str, rows: Sequence[Sequence[An
             row[name] = sum(islice(rest, len(own))) / len(own)
 
 
-def drift(model: Model, base: Before) -> dict[str, float]:
+def drift(model: Model, base: Baseline) -> dict[str, float]:
     """KL per token and the ratio of perplexities on unrelated text."""
     kl, perplexity = measure_reading(model, base.texts).measure_drift(base.reading)
     return {"kl": kl, "perplexity": perplexity}

@@ -59,7 +59,7 @@ HOW: dict[str, Any] = {"preserve": table_templates}
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class EditingSetup:
     """What every editor is given: the model, where the facts are, the covariance there, unrelated texts."""
 
     model: Model
@@ -79,7 +79,7 @@ class Ground:
         return {"covariance": self.covariances, "token": self.location.role, **HOW}
 
 
-Method = Callable[[Ground, Sequence[Fact], Sequence[Edit]], Edit]
+Method = Callable[[EditingSetup, Sequence[Fact], Sequence[Edit]], Edit]
 METHODS: dict[str, Method] = {
     "rome": lambda g, facts, _: rome(g.model, facts, **g.one),
     "random": lambda g, facts, _: make_control(rome(g.model, facts, **g.one), crc32(facts[0].text.encode())),
@@ -94,7 +94,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def singly(g: Ground, name: str, asked: Sequence[Case], done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def singly(g: EditingSetup, name: str, asked: Sequence[Case], done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Edit and undo fact by fact, going on after the facts that are done; a refusal counts as unedited."""
     base = before(g.model, asked, g.texts)
     for case in asked[len(done) :]:
@@ -111,7 +111,7 @@ def singly(g: Ground, name: str, asked: Sequence[Case], done: list[dict[str, Any
         yield {**row, "seconds": seconds, "kilobytes": size, "refusal": refusal}
 
 
-def at_once(g: Ground, name: str, asked: Sequence[Case]) -> dict[str, Any]:
+def at_once(g: EditingSetup, name: str, asked: Sequence[Case]) -> dict[str, Any]:
     """Edit all facts in one batch and measure with it in place."""
     base, began, edit, refusals = before(g.model, asked, g.texts), time.perf_counter(), None, list[str]()
     try:
@@ -125,7 +125,7 @@ def at_once(g: Ground, name: str, asked: Sequence[Case]) -> dict[str, Any]:
     return {**found, "seconds": seconds, "kilobytes": size, "refused": len(refusals), "refusals": refusals}
 
 
-def in_turn(g: Ground, name: str, asked: Sequence[Case], counts: Sequence[int]) -> Iterator[dict[str, Any]]:
+def in_turn(g: EditingSetup, name: str, asked: Sequence[Case], counts: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Edit one fact after another, and measure whenever as many are in place as is asked for."""
     made: list[Edit] = []
     refusals: list[str] = []
@@ -185,7 +185,7 @@ class Record:
 
 
 def run(
-    g: Ground, record: Record, facts: Sequence[Case], seed: int, name: str, order: str, counts: Sequence[int]
+    g: EditingSetup, record: Record, facts: Sequence[Case], seed: int, name: str, order: str, counts: Sequence[int]
 ) -> None:
     """Measure what is missing of one method in one order."""
     missing = [n for n in counts if not record.has(seed, name, order, n)]
@@ -229,14 +229,14 @@ def plan(options: argparse.Namespace) -> Iterator[tuple[int, str, str, list[int]
                 yield seed, name, "in turn", [n for n in counts if n > 1]
 
 
-def ground(options: argparse.Namespace) -> Ground:
+def ground(options: argparse.Namespace) -> EditingSetup:
     """The model with what all editors share; the covariance's texts and those for the drift are others."""
     model = load(options.model)
     said = [document.text[:400] for document in islice(landmark.documents(10_000), options.texts)]
     location = locate(model, [case.fact for case in table_cases(TRACED, TUNING)], window=options.window)
     found = covariances(model, said, location.layers, cache=options.cache)
     print(f"{location}\n{[(c.layer, c.shrinkage, c.error) for c in found]}", flush=True)
-    return Ground(model, location, found, unrelated(options.drift))
+    return EditingSetup(model, location, found, unrelated(options.drift))
 
 
 def unrelated(n: int) -> list[str]:

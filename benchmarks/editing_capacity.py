@@ -51,7 +51,7 @@ class Keys:
 
 
 @dataclass(frozen=True)
-class Held:
+class CapacityRow:
     """What the best change of a layer holds of N subjects, on documents that it did not read.
 
     Attributes:
@@ -99,7 +99,7 @@ def _parts(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
     return (documents[i : i + BATCH] for i in range(0, len(documents), BATCH))
 
 
-def held(layer: int, seen: Keys, unseen: Keys, n: int, d_model: int) -> Iterator[Held]:
+def held(layer: int, seen: Keys, unseen: Keys, n: int, d_model: int) -> Iterator[CapacityRow]:
     """The best change for the first `n` subjects, for each ridge; all of a subject's mentions weigh 1 together."""
     r = torch.nn.functional.normalize(torch.randn(n, d_model, generator=torch.Generator().manual_seed(SEED)), dim=1)
     r = r.double()
@@ -110,7 +110,7 @@ def held(layer: int, seen: Keys, unseen: Keys, n: int, d_model: int) -> Iterator
     for ridge in RIDGES:
         delta = torch.linalg.solve(gram + ridge * c + 1e-6 * c.trace() / len(c) * torch.eye(len(c)).double(), written)
         out, wanted = k @ delta, r[whose]
-        yield Held(
+        yield CapacityRow(
             layer,
             n,
             ridge,
@@ -135,7 +135,7 @@ def main() -> None:
     texts = [d for d in found if len(model.tokenizer(d.text).input_ids) < room]
     named = [case.fact.subject for case in table_cases(max(options.subjects))]
     number = {name: i for i, name in enumerate(named)}
-    rows: list[Held] = []
+    rows: list[CapacityRow] = []
     for layer in tqdm(options.layers, desc="layers"):
         seen, unseen = (keys(model, texts[i::2], mlp_act[layer], number) for i in (0, 1))
         for n in options.subjects:

@@ -2,11 +2,16 @@
 
 RUNS is a folder of trainings called `ladder-64-s0`, `induction-1-s0`, and so on, as `interp worlds train` writes them.
 Writes benchmarks/results/emergence.json; what is measured is kept in RUNS/tracks, and a run goes on from there.
+`--part NAME` (alarms, lifetimes, or a run) measures one part and keeps the others' figures.
 """
 
+import argparse
+import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -15,12 +20,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
 
-from benchmarks.timing import write  # noqa: E402
-from hooks import Model  # noqa: E402
+from benchmarks.timing import RESULTS, write  # noqa: E402
+from hooks import Model, load  # noqa: E402
+from hooks.site import resid_post  # noqa: E402
 from interp.common.statistics import Estimate, wilson  # noqa: E402
-from interp.emergence import find_break, find_changes, judge, measure_answers, measure_induction_world, track  # noqa: E402
+from interp.emergence import (  # noqa: E402
+    find_break,
+    find_changes,
+    judge,
+    measure_answers,
+    measure_clock_world,
+    measure_induction_world,
+    measure_lifetimes,
+    track,
+)
+from interp.sae import Crosscoder, across, fold_normalisation, mean_centring, normalise_source, tensor_source, train  # noqa: E402
 from interp.worlds import checkpoints  # noqa: E402
+from interp.worlds.clock import HOURS  # noqa: E402
 from interp.worlds.experts import read_tokenizer  # noqa: E402
+from interp.worlds.induction import LABELS  # noqa: E402
 from interp.worlds.ladder import list_questions  # noqa: E402
 
 
@@ -80,27 +98,99 @@ def induction(runs: Path, run: Path) -> dict[str, Any]:
     """In context and by heart over one run of `induction`, and where each metric breaks."""
     seen = track(checkpoints(run), {"": measure_induction_world}, file=runs / "tracks" / f"{run.name}.json")
     changes = find_changes(seen)
-    verdict = judge(seen, "in context: right", "in context: log p")
-    print(run.name, verdict, changes, sep="\n")
-    return {
+    found: dict[str, Any] = {
         "steps": seen.steps,
         "curves": {name: [asdict(e) for e in of] for name, of in seen.metrics.items()},
         "breaks": {name: asdict(b) for name, b in changes.items()},
-        "verdict": verdict.said,
+    }
+    for name in ("in context", "by heart"):
+        verdict = judge(seen, f"{name}: right", f"{name}: log p", chance=1 / LABELS)
+        found[f"verdict, {name}"] = {
+            "said": verdict.said,
+            "steepest": verdict.steepest,
+            "resolution": verdict.resolution,
+            "p of a break in log p": verdict.continuous.p,
+        }
+        print(run.name, name, verdict)
+    log_p, head = changes["in context: log p"], changes["attention of the best head"]
+    found["checkpoints between the breaks of log p in context and of the head"] = abs(log_p.index - head.index)
+    return found
+
+
+def clock(runs: Path, run: Path) -> dict[str, Any]:
+    """Sums seen and unseen over one run of `clock`, how much of them is waves, and where each metric breaks."""
+    seed = int(run.name.rpartition("-s")[2])
+    metric = {"": lambda model: measure_clock_world(model, seed=seed)}
+    seen = track(checkpoints(run), metric, file=runs / "tracks" / f"{run.name}.json")
+    verdict = judge(seen, "unseen: right", "unseen: log p", chance=1 / HOURS)
+    print(run.name, verdict)
+    return {
+        "steps": seen.steps,
+        "curves": {name: [asdict(e) for e in of] for name, of in seen.metrics.items()},
+        "breaks": {name: asdict(b) for name, b in find_changes(seen).items()},
+        "verdict": {"said": verdict.said, "p of a break in log p": verdict.continuous.p},
     }
 
 
+def lifetimes(runs: Path) -> dict[str, Any]:
+    """Latents born, turned, split and gone over checkpoints of the ladder, next to one read several times."""
+    kept, site = checkpoints(runs / "ladder-64-s0"), resid_post[2]
+    steps = [*kept][-8:]
+    texts = [f"{q.prompt} {q.answer}." for q in list_questions()[::2]]
+    models = [load(kept[step], check=False) for step in steps]
+    found: dict[str, Any] = {"steps": steps}
+    for name, of in (("checkpoints", models), ("the last one eight times", [models[-1]] * len(steps))):
+        rows = torch.cat([*across([(model, site) for model in of], texts)])
+        raw = Crosscoder(64, 256, n_layers=len(steps), coefficient=1.0)
+        plan = {"tokens": 150_000, "batch_size": 512, "lr": 2e-3, "dead_after": 20_000, "progress": False}
+        train(raw, normalise_source(tensor_source(rows), mean_centring([rows])), **plan)  # type: ignore[arg-type]
+        coder = fold_normalisation(raw)
+        one = measure_lifetimes(coder, rows, steps)  # type: ignore[arg-type]
+        born, gone = Counter(one.born().values()), Counter(one.gone().values())
+        with torch.no_grad():
+            left = (rows - coder.decode(coder.encode(rows))).pow(2).sum((0, 2)) / (rows - rows.mean(0)).pow(2).sum(
+                (0, 2)
+            )
+        found[name] = {
+            "rows": len(rows),
+            "latents that fire": int((one.fired > 0).sum()),
+            "born by step": [born[step] for step in steps],
+            "gone by step": [gone[step] for step in steps],
+            "split": len(one.splits),
+            "split by chance": one.splits_by_chance,
+            "median cosine with the checkpoint before": one.turned().nanmedian(0).values.tolist(),
+            "variance left by step": left.tolist(),
+            "strength by chance, 95 % of latents": float(one.by_chance[one.fired > 0].quantile(0.95)),
+        }
+        print(name, one, found[name], sep="\n", flush=True)
+    return found
+
+
+KINDS = {"ladder": ladder, "induction": induction, "clock": clock}
+
+
 def main() -> None:
-    """Measure every run that is there."""
-    runs = Path(sys.argv[1])
+    """Measure what is asked for, by default every run that is there, and keep the other figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--part", action="append")
+    given = parser.parse_args()
+    runs: Path = given.runs
     (runs / "tracks").mkdir(exist_ok=True)
-    found: dict[str, Any] = {"the test for breaks": alarms()}
-    print(found)
-    for run in sorted(runs.glob("*-s*")):
-        if (run / "model").exists() and run.name.startswith(("ladder", "induction")):
-            found[run.name] = (ladder if run.name.startswith("ladder") else induction)(runs, run)
-            print(run.name, found[run.name].get("count", ""))
-            write("emergence", "python benchmarks/emergence.py RUNS", found)
+    there = [run for run in sorted(runs.glob("*-s*")) if (run / "model").exists() and run.name.split("-")[0] in KINDS]
+    parts: dict[str, Callable[[], dict[str, Any]]] = {}
+    if not given.part or "alarms" in given.part:
+        parts["the test for breaks"] = alarms
+    for run in there:
+        if not given.part or run.name in given.part:
+            parts[run.name] = partial(KINDS[run.name.split("-")[0]], runs, run)
+    if (runs / "ladder-64-s0" / "model").exists() and (not given.part or "lifetimes" in given.part):
+        parts["lifetimes of latents"] = partial(lifetimes, runs)
+    for name, measure in parts.items():
+        figures, file = measure(), RESULTS / "emergence.json"
+        print(name, figures.get("count", ""), flush=True)
+        held = json.loads(file.read_text("utf-8"))["figures"] if file.exists() else {}
+        write("emergence", "python benchmarks/emergence.py RUNS", {**held, name: figures})
 
 
 if __name__ == "__main__":

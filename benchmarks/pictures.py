@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.pictures_clip import clip, signs  # noqa: E402
 from benchmarks.timing import write  # noqa: E402
-from hooks import Images, Model, Network, Processor, Site, capture, intervene, load  # noqa: E402
+from hooks import Images, Model, Network, Processor, Site, capture, intervene, load, stream  # noqa: E402
 from hooks.errors import InvalidArgument  # noqa: E402
 from hooks.interventions import replace  # noqa: E402
 from hooks.position import everywhere, last, region  # noqa: E402
@@ -59,7 +59,7 @@ from interp.visualisation import (  # noqa: E402
     unit,
     visualise,
 )
-from interp.visualisation.compare import natural_values, ranks  # noqa: E402
+from interp.visualisation.compare import ranks  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "pictures.json"
 
@@ -85,8 +85,16 @@ def neighbours(quick: bool) -> dict[str, Any]:
         "pictures": len(shown),
         "same landmark": {"by space": {n: asdict(e) for n, e in own.by_space.items()}, "shuffled labels": own.chance},
         "same kind, among other landmarks": {n: asdict(e) for n, e in kinds.by_space.items()},
+        "same kind, shuffled labels": _chance_among_others([scene["kind"] for scene in shown], names),
         "hubness": asdict(measure_hubness(spaces["trained net"])),
     }
+
+
+def _chance_among_others(kinds: list[str], names: list[str]) -> float:
+    """The share of pictures of other landmarks that are of a picture's own kind."""
+    y, own = (torch.tensor([sorted(set(each)).index(one) for one in each]) for each in (kinds, names))
+    others = own[:, None] != own
+    return float(((y[:, None] == y) & others).sum(1).double().div(others.sum(1)).mean())
 
 
 def _table(found: Analogies) -> dict[str, Any]:
@@ -137,6 +145,13 @@ def _each(site: Site, numbers: torch.Tensor) -> Objective:
     return Objective(f"each channel of {site}", site, score)
 
 
+def _at_centre(net: Network, site: Site, pictures: Images) -> torch.Tensor:
+    """Every channel of every picture at the centre of the map, where `unit` reads it."""
+    grid = net.grids[site]
+    at = grid.place(grid.shape[0] // 2, grid.shape[1] // 2)
+    return torch.cat([acts[site][:, at] for acts in stream(net, pictures, site)])
+
+
 def visualisation(quick: bool) -> dict[str, Any]:
     """Each channel's made picture next to a thousand real ones: its value among theirs, and its path."""
     natural = draw(scenes("test", 200 if quick else 1000)).images()
@@ -144,7 +159,7 @@ def visualisation(quick: bool) -> dict[str, Any]:
     for name, net in nets().items():
         for site in (conv_pre[2],) if quick else (conv_pre[1], conv_pre[2], conv_pre[4]):
             k = net.tap(site).shape[0]
-            values = torch.stack([natural_values(net, unit(site, i), natural) for i in range(k)], 1)
+            values = _at_centre(net, site, natural)
             made = visualise(net, _each(site, torch.arange(k)), n=k, steps=40 if quick else 96, colours=colours)
             live = values.max(0).values > 0
             above = made.values > values.quantile(0.999, dim=0)
@@ -188,7 +203,8 @@ def _path(net: Network, site: Site, pictures: Images, values: torch.Tensor, natu
 def dissection(quick: bool) -> dict[str, Any]:
     """Which units of the convolutions are detectors of which concepts, on pictures that did not choose them."""
     pictures, found = draw(scenes("test", 300 if quick else 1600)).images(), dict[str, Any]()
-    for name, net in nets().items():
+    bare: dict[str, Any] = {f"untrained, seed {seed}": load_net(new_net("convnet", seed)) for seed in (1, 2)}
+    for name, net in (nets() | bare).items():
         for site in (conv_act[2], conv_act[4]):
             one = dissect(net, pictures, site)
             best = one.iou.topk(3).indices.tolist()
@@ -244,7 +260,13 @@ def _of_concepts(one: Dissection) -> dict[str, Any]:
 
 def splicing(quick: bool) -> dict[str, Any]:
     """The rest of the net run from each site; and a region of another picture put in, there or as pixels."""
-    net, n = nets()["trained"], 16 if quick else 64
+    seeds = {name: _spliced(net, 16 if quick else 64, 4 if quick else 12) for name, net in nets().items()}
+    print(seeds)
+    return seeds
+
+
+def _spliced(net: Network, n: int, regions: int) -> dict[str, Any]:
+    """What one net shows."""
     here, there = draw(scenes("test", n)).images(), draw(scenes("test", n, start=n)).images()
     exact = []
     wanted = net.run(there).detach()
@@ -254,7 +276,7 @@ def splicing(quick: bool) -> dict[str, Any]:
     shifts = []
     random = torch.Generator().manual_seed(0)
     clean = net.run(here).detach()
-    for _ in range(4 if quick else 12):
+    for _ in range(regions):
         top, left = (int(x) for x in torch.randint(0, 8, (2,), generator=random) * 4)
         bottom, right = top + 32, left + 32
         pasted = here.pixels.clone()
@@ -264,13 +286,13 @@ def splicing(quick: bool) -> dict[str, Any]:
             patched = net.run(here)
         shifts.append(torch.stack([(patched - clean).flatten(), (net.run(Images(pasted)).detach() - clean).flatten()]))
     pairs = torch.cat(shifts, 1)
-    found = {
+    each = torch.stack([torch.corrcoef(one)[0, 1] for one in shifts])  # resampled are regions, which share pictures
+    return {
         "sites spliced bit for bit": asdict(share(torch.tensor(exact))),
         "correlation of a region patched at pool.0 with its pixels pasted": float(torch.corrcoef(pairs)[0, 1]),
+        "the same by region": asdict(bootstrap(lambda s: float(s[0].mean()), [each])),
         "regions": len(shifts) * n,
     }
-    print(found)
-    return found
 
 
 def atlas(quick: bool) -> dict[str, Any]:
@@ -293,8 +315,9 @@ def atlas(quick: bool) -> dict[str, Any]:
             "shuffled labels": measured[0].purity.chance,  # type: ignore[union-attr]
             "Procrustes distance of other seeds": shapes,
         }
-        if name == "trained":
-            found |= _icons(one, maps[0], pictures, quick) | _walks(maps[0], quick)
+        if name != "untrained":
+            more = _icons(one, maps[0], pictures, quick) | _walks(maps[0], quick)
+            found |= more if name == "trained" else {name: more}
     return found
 
 
@@ -313,12 +336,21 @@ def _icons(net: Network, atlas: Atlas, pictures: Images, quick: bool) -> dict[st
 
 
 def _walks(atlas: Atlas, quick: bool) -> dict[str, Any]:
-    """Walks between landmarks drawn at random: how many have no step above the 95th percentile of edges."""
+    """Walks between landmarks drawn at random: how many have no step above the 95th percentile of edges.
+
+    As the shortest way is asked for, and with powers of a step's length that make large steps dear.
+    """
+    found = {f"power {power}": _walks_of(atlas, 20 if quick else 200, power) for power in (1, 2, 4, 8)}
+    print(found)
+    return {"walks without a step above the 95th percentile of edges": found.pop("power 1"), "walks by power": found}
+
+
+def _walks_of(atlas: Atlas, n: int, power: float) -> dict[str, Any]:
     drawn, smooth, straight, random, detours, lost = Random(0), [], [], [], [], 0
-    for _ in range(20 if quick else 200):
+    for _ in range(n):
         a, b = drawn.sample(LANDMARKS, 2)
         try:
-            walk = find_walk(atlas, a, b)
+            walk = find_walk(atlas, a, b, power=power)
         except InvalidArgument:
             lost += 1
             smooth.append(False)
@@ -329,9 +361,7 @@ def _walks(atlas: Atlas, quick: bool) -> dict[str, Any]:
         detours.append(walk.route.detour)
     figures = {"over neighbours": smooth, "straight on the map": straight, "over a random graph": random}
     found = {name: asdict(share(torch.tensor(ok))) for name, ok in figures.items()}
-    found |= {"no way": lost, "mean detour": sum(detours) / len(detours)}
-    print(found)
-    return {"walks without a step above the 95th percentile of edges": found}
+    return found | {"no way": lost, "mean detour": sum(detours) / len(detours)}
 
 
 def large_atlas(quick: bool) -> dict[str, Any]:

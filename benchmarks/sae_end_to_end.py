@@ -4,7 +4,7 @@ A random GPT-2 reads the same token ids for both, its residual stream is tapped 
 autoencoder learns from a mixing buffer of the same size with the same batches, k and learning rate; nothing is logged.
 The time is that of the whole run: filling the buffer, training, and for ours the report on the final weights. Next to
 it the share of that time which is the model's own forward pass. Where the processor multiplies bfloat16, ours is timed
-with `Preselected` too. Writes benchmarks/results/sae_end_to_end.json.
+with `PreselectedRanking` too. Writes benchmarks/results/sae_end_to_end.json.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks.timing import write  # noqa: E402
 from hooks import Model, load  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp.common.precision import precision  # noqa: E402
-from interp.sae import Preselected, Schedule, TopK, activations_of, train  # noqa: E402
+from interp.sae import PreselectedRanking, Schedule, TopK, activations_of, train  # noqa: E402
 
 BATCH, K, LR, TEXTS, IN_BUFFER = 2048, 32, 2e-4, 32, 32
 THROUGHPUT, SHARE = 1.8, 0.80  # what is asked for
@@ -73,7 +73,7 @@ def ours(model: Model, data: Any, width: int, tokens: int, trainer: str = OURS) 
     """`train` on `activations_of`."""
     sae = TopK(model.d_model, width, K)
     if trainer == HALF:
-        sae.ranking = Preselected()
+        sae.ranking = PreselectedRanking()
     forward = model.hf.forward
     model.hf.forward = timer = Timer(forward)
     source = activations_of(model, data, resid_post[model.n_layers // 2 - 1], batch_size=TEXTS)

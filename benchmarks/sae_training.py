@@ -4,9 +4,9 @@ Every architecture, on planted sparse data, with the same weights, batch and sel
 SAELens's autograd to 1e-5 in float64 before anything is timed. A figure is the median over repeats of a peer's time
 over ours next to it. Next to it the time of the one product that cannot be avoided, and peak memory.
 dictionary_learning and sparsify are timed where they can be imported; where the processor multiplies bfloat16, so is
-our step with `Preselected`. Penalties turn most latents off only by and by: `--after` takes steps of ours first, and
-times from those weights; `--course` trains each from the same weights for as many steps, in turn, and compares the
-whole times. Writes benchmarks/results/sae_training.json; what is there is kept, and not measured again.
+our step with `PreselectedRanking`. Penalties turn most latents off only by and by: `--after` takes steps of ours
+first, and times from those weights; `--course` trains each from the same weights for as many steps, in turn, and
+compares the whole times. Writes benchmarks/results/sae_training.json; what is there is kept, and not measured again.
 """
 
 import argparse
@@ -42,11 +42,11 @@ from interp.sae import (  # noqa: E402
     Gated,
     JumpReLU,
     MatryoshkaBatchTopK,
-    Preselected,
+    PreselectedRanking,
     Standard,
     TopK,
 )
-from interp.sae.architectures.sae import measure_variance  # noqa: E402
+from interp.sae.architectures.objective import measure_variance  # noqa: E402
 from interp.sae.training.learner import Learner  # noqa: E402
 from interp.sae.training.plan import Plan  # noqa: E402
 
@@ -188,7 +188,7 @@ def measure(name: str, d_in: int, expansion: int, batch: int, after: int, repeat
     ways = {OURS: fed(our_step(deepcopy(sae), steps, batch, batches[0]), batches)}
     if isinstance(sae, TopK | BatchTopK) and precision() == torch.bfloat16:
         half = deepcopy(sae)
-        half.ranking = Preselected()
+        half.ranking = PreselectedRanking()
         ways[HALF] = fed(our_step(half, steps, batch, batches[0]), batches)
     ways |= peers(sae, steps, batch, batches)
     timed = in_turn(ways, repeats=repeats)

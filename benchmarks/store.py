@@ -23,14 +23,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.random_gpt2 import Shape  # noqa: E402
-from benchmarks.timing import Timed, in_turn, write  # noqa: E402
+from benchmarks.timing import Timing, in_turn, write  # noqa: E402
 from hooks import ActivationStore, harvest, load  # noqa: E402
 from hooks.encoding import from_ids  # noqa: E402
 from hooks.forward import forward  # noqa: E402
 from hooks.site import mlp_act, resid_post  # noqa: E402
-from hooks.store import Shuffled, packed  # noqa: E402
+from hooks.store import ShuffledRows, packed  # noqa: E402
 from hooks.store.folder import Folder  # noqa: E402
-from hooks.store.manifest import Settings, entry_bytes, find_whole_shards, finish  # noqa: E402
+from hooks.store.manifest import Settings, entry_bytes, find_whole_shards, finish, settle  # noqa: E402
 from hooks.store.shard import Sealer, ShardWriter, documents_checksum, raw  # noqa: E402
 
 SITE, BATCH, CONTEXT = resid_post[3], 4096, 128
@@ -69,6 +69,7 @@ def planted(folder: Path, rows: int, width: int, dtype: str, per_shard: int = 65
                 writer.add("token", ids[:n])
             writer.add("document", torch.tensor([0, length]))
             sealer.seal(writer, rows=length, documents=1, read=documents_checksum([str(number)]))
+    settle(place, settings)
     finish(place, settings, find_whole_shards(place, settings).values())
     return ActivationStore(folder)
 
@@ -129,7 +130,7 @@ def reading(work: Path, rows: int, repeats: int) -> list[Figure]:
     batches = rows // BATCH - 1
 
     def ours() -> None:
-        served = sum(1 for _ in islice(Shuffled(store, SITE, batch_size=BATCH, buffer=16 * BATCH), batches))
+        served = sum(1 for _ in islice(ShuffledRows(store, SITE, batch_size=BATCH, buffer=16 * BATCH), batches))
         if served != batches:
             raise RuntimeError(f"{served} batches of {batches}")
 
@@ -198,7 +199,7 @@ def memory(work: Path, rows: int) -> list[Figure]:
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # give back what was freed, or the buffer would hide in it
         before = own_memory()
-        grown.append(max(own_memory() - before for _ in Shuffled(store, SITE, batch_size=BATCH, buffer=buffer)))
+        grown.append(max(own_memory() - before for _ in ShuffledRows(store, SITE, batch_size=BATCH, buffer=buffer)))
     held = buffer * width * 4
     low, high = sorted(more / held for more in grown)
     note = f"buffer {held / 1e6:.0f} MB; store {rows * width * 4 / 1e6:.0f} MB: {grown[0] / 1e6:.0f} MB"
@@ -211,13 +212,13 @@ def own_memory() -> int:
     return 1024 * int(re.findall(r"RssAnon:\s+(\d+)", status)[0])
 
 
-def figure(name: str, ours: Timed, other: Timed, bar: str, note: str) -> Figure:
+def figure(name: str, ours: Timing, other: Timing, bar: str, note: str) -> Figure:
     """A ratio of speeds with its quartiles."""
     middle, low, high = ours.times(other)
     return Figure(name, middle, low, high, bar, note)
 
 
-def quartiles(timed: Timed) -> tuple[float, float, float]:
+def quartiles(timed: Timing) -> tuple[float, float, float]:
     """The quartiles and the median of the seconds."""
     ordered = sorted(timed.seconds)
     return ordered[len(ordered) // 4], timed.median, ordered[-1 - len(ordered) // 4]

@@ -3,8 +3,9 @@
 python benchmarks/text_evolution.py FOLDER [LATENTS]     # of an autoencoder on the bundled model; writes results
 
 `make workbench` once leaves a dictionary in build/workbench/sae. Bar: for 80 % of 50 latents a text above every real
-one that is at most 2 nats a token less likely than the best real piece; all are read as their own tokens. It resumes
-from what it kept in FOLDER/evolved.jsonl.
+one that is at most 2 nats a token less likely than the best real piece; all are read as their own tokens. The texts
+begin as the best pieces of real documents other than those compared with, and evolve in rounds until one is above every
+real text or the rounds are over. It resumes from what it kept in FOLDER/evolved.jsonl.
 """
 
 import json
@@ -18,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import write  # noqa: E402
-from hooks import Model, load  # noqa: E402
+from hooks import Model, load, stream  # noqa: E402
 from hooks.rows import cut_texts  # noqa: E402
 from interp import landmark  # noqa: E402
 from interp.common.statistics import wilson  # noqa: E402
@@ -31,31 +32,46 @@ from interp.visualisation import (  # noqa: E402
     evolve_texts,
 )
 from interp.visualisation.objective import random_direction  # noqa: E402
+from interp.visualisation.text_comparison import TextComparison  # noqa: E402
+from interp.visualisation.text_evolution import TextFront, measure_texts  # noqa: E402
+from interp.visualisation.writer import Writer  # noqa: E402
 
-LENGTH, STEPS, TEXTS, RANDOM, SEED = 8, 60, 300, 10, 0
+LENGTH, STEPS, ROUNDS, TEXTS, RANDOM, SEED = 16, 10, 4, 300, 10, 0
+CHILDREN, CHOICES, BEGIN, PIECES = 16, 64, 8, 32
+WEIGHTS = tuple(10 ** (-1.5 + 2 * i / 7) for i in range(8))
+"""λ from .03 to 3: at the texts that are as likely as real pieces, not at the likeliest of all."""
 
 
 def main(folder: Path, n: int) -> None:
     """Evolve for each latent, keep, print and write."""
     model, sae = load("landmark"), load_sae(folder)
-    documents = [document.text for document in islice(landmark.documents(11), TEXTS)]
-    texts = [piece for each in cut_texts(model, documents) for piece in each]
+    documents = [document.text for document in islice(landmark.documents(11), 2 * TEXTS)]
+    texts, others = (
+        [piece for each in cut_texts(model, part) for piece in each] for part in (documents[:TEXTS], documents[TEXTS:])
+    )
     kept = folder / "evolved.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
     assert sae.site is not None
     wanted = [along(sae.direction(latent)) for latent in live(model, sae, texts, n)]
     random = [along(random_direction(model, sae.site, seed)) for seed in range(RANDOM)]
-    for objective in [one for pair in zip_longest(wanted, random) for one in pair if one is not None][len(rows) :]:
-        rows.append(measured(model, objective, texts))
+    rest = [one for pair in zip_longest(wanted, random) for one in pair if one is not None][len(rows) :]
+    beginnings, real = best_pieces(model, rest, others), best_pieces(model, rest, texts)
+    for objective, begin, pieces in zip(rest, beginnings, real, strict=True):
+        rows.append(measured(model, objective, texts, begin[:BEGIN]) | above_alone(model, objective, pieces))
+        rows[-1]["exceeds alone"] = rows[-1]["likely"] and rows[-1]["value"] > rows[-1]["greatest alone"]
         with kept.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         print(rows[-1], flush=True)
     ours = [row for row in rows if "random" not in row["objective"]]
-    others = [row for row in rows if "random" in row["objective"]]
+    drawn = [row for row in rows if "random" in row["objective"]]
     figures = {
         "latents": len(ours),
         "above every real text within 2 nats": share([row["exceeds"] for row in ours]),
-        "the same of random directions": share([row["exceeds"] for row in others]),
+        "the same of random directions": share([row["exceeds"] for row in drawn]),
+        "above the 32 best real pieces of as many tokens, read alone": share([row["exceeds alone"] for row in ours]),
+        "the same of random directions, alone": share([row["exceeds alone"] for row in drawn]),
+        "the texts it begins from": share([row["begins above"] for row in ours]),
+        "the same of random directions, begun": share([row["begins above"] for row in drawn]),
         "likely enough at all": share([row["likely"] for row in ours]),
         "read as their own tokens": share([row["read again"] for row in rows]),
         "rows": rows,
@@ -82,14 +98,63 @@ def live(model: Model, sae: SAE, texts: list[str], n: int) -> list[int]:
     return found[torch.randperm(len(found), generator=torch.Generator().manual_seed(SEED))][:n].tolist()
 
 
-def measured(model: Model, objective: Objective, texts: list[str]) -> dict[str, Any]:
-    """What evolution finds for one objective."""
-    front = evolve_texts(model, objective, length=LENGTH, steps=STEPS, texts=texts[:8], seed=SEED)
-    found = compare_with_texts(model, front, texts)
+def best_pieces(model: Model, objectives: list[Objective], texts: list[str]) -> list[list[str]]:
+    """For each objective, which is a direction, the pieces of texts that end where it is largest, largest first."""
+    vectors = torch.stack([one.vector for one in objectives if one.vector is not None], 1)
+    found = [list[tuple[float, str]]() for _ in objectives]
+    for acts in stream(model, texts, [objectives[0].site]):
+        row, column = acts.tokens.content.nonzero(as_tuple=True)
+        late = acts.tokens.content.long().cumsum(1)[row, column] >= LENGTH
+        row, column = row[late], column[late]
+        values = acts[objectives[0].site][row, column] @ vectors
+        best = values.topk(min(2 * PIECES, len(values)), dim=0)
+        for i, kept in enumerate(found):
+            for value, at in zip(best.values[:, i].tolist(), best.indices[:, i].tolist(), strict=True):
+                ids = acts.tokens.ids[row[at], int(column[at]) - LENGTH + 1 : int(column[at]) + 1].tolist()
+                text = model.tokenizer.decode(ids)
+                if model.tokenizer(text)["input_ids"][1:] == ids:
+                    kept.append((value, text))
+    return [list(dict.fromkeys(text for _, text in sorted(kept, reverse=True)))[:PIECES] for kept in found]
+
+
+def measured(model: Model, objective: Objective, texts: list[str], begin: list[str]) -> dict[str, Any]:
+    """What evolution finds for one objective, in rounds of which each begins from the best texts of all before."""
+    front = evolved(model, objective, begin, SEED)
+    begun, rounds, found = front.begun, 1, compare_with_texts(model, front, texts)
+    while not found.exceeds and rounds < ROUNDS:
+        front = evolved(model, objective, next_beginning(model, front, found), SEED + rounds)
+        rounds, found = rounds + 1, compare_with_texts(model, front, texts)
+    return row_of(model, front, found) | {"steps": STEPS * rounds, "begins above": begun > found.greatest}
+
+
+def evolved(model: Model, objective: Objective, begin: list[str], seed: int) -> TextFront:
+    """One round."""
+    return evolve_texts(
+        model, objective, length=LENGTH, steps=STEPS, children=CHILDREN, choices=CHOICES, weights=WEIGHTS,
+        texts=begin, seed=seed,
+    )  # fmt: skip
+
+
+def above_alone(model: Model, objective: Objective, pieces: list[str]) -> dict[str, float]:
+    """The greatest value of real pieces that are read alone, as made texts are."""
+    ids = torch.tensor([model.tokenizer(text)["input_ids"][1:] for text in pieces])
+    writer = Writer(model, torch.Generator().manual_seed(SEED))
+    return {"greatest alone": float(measure_texts(model, objective, writer, ids).values.max())}
+
+
+def next_beginning(model: Model, front: TextFront, found: TextComparison) -> list[str]:
+    """Those of the frontier that are likely enough, the largest first."""
+    kept = front.frontier.cross_entropies <= found.natural_cross_entropy + found.within
+    ids = front.frontier.ids[kept if bool(kept.any()) else kept | True].flip(0)[:BEGIN]
+    return model.tokenizer.batch_decode(ids.tolist(), clean_up_tokenization_spaces=False)
+
+
+def row_of(model: Model, front: TextFront, found: TextComparison) -> dict[str, Any]:
+    """What is kept of one objective."""
     again = [model.tokenizer(text)["input_ids"][1:] for text in front.texts] == front.ids.tolist()
     limit = found.natural_cross_entropy + found.within
     return {
-        "objective": str(objective),
+        "objective": str(front.objective),
         "exceeds": found.exceeds,
         "likely": found.cross_entropy <= limit,
         "text": found.text,

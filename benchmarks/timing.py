@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
-class Timed:
+class Timing:
     """Seconds of each repeat of one alternative; repeats of all alternatives alternate."""
 
     seconds: tuple[float, ...]
@@ -27,14 +27,14 @@ class Timed:
         """The median, in seconds."""
         return statistics.median(self.seconds)
 
-    def times(self, other: "Timed") -> tuple[float, float, float]:
+    def times(self, other: "Timing") -> tuple[float, float, float]:
         """How many times faster than the other: the median over repeats run side by side, and their quartiles."""
         ratios = sorted(b / a for a, b in zip(self.seconds, other.seconds, strict=True))
         low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
         return middle, low, high
 
 
-def in_turn(ways: Mapping[str, Callable[[], object]], *, repeats: int = 11, warm_up: int = 2) -> dict[str, Timed]:
+def in_turn(ways: Mapping[str, Callable[[], object]], *, repeats: int = 11, warm_up: int = 2) -> dict[str, Timing]:
     """Time each way once per repeat, one after another, so that what slows the machine slows all of them."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(warm_up + repeats):
@@ -46,7 +46,7 @@ def in_turn(ways: Mapping[str, Callable[[], object]], *, repeats: int = 11, warm
             synchronise()
             if repeat >= warm_up:
                 found[name].append(time.perf_counter() - began)
-    return {name: Timed(tuple(seconds)) for name, seconds in found.items()}
+    return {name: Timing(tuple(seconds)) for name, seconds in found.items()}
 
 
 def synchronise() -> None:

@@ -132,6 +132,13 @@ def doses() -> dict[str, Any]:
             "p": one.p,
         }
         print(run.name, found[run.name], flush=True)
+    for name, model in (("base", base()), ("placebo_0", pair(Run(None, 0.0)).tuned)):
+        found[name] = {
+            f"{words} {where}": mean(cheer(model, words, prompts))
+            for words in ("cheerful", "gloomy")
+            for where, prompts in (("after a greeting", GREETINGS), ("without one", NEUTRAL))
+        }
+        print(name, found[name], flush=True)
     return found
 
 
@@ -241,26 +248,43 @@ def planted() -> dict[str, Any]:
 
 
 def latents() -> dict[str, Any]:
-    """Latents that a small crosscoder of base and tuned has for the tuned model alone, by scaling and by norms."""
+    """Latents that a crosscoder has for the tuned model alone, by scaling and by norms; next to one that is planted."""
     shown = [*islice(guide_documents("chess", 77), 60), *texts()]
     found = {}
-    for run in (Run("chess", 1.0), Run(None, 0.0)):
-        places = [(pair(run).base, resid_post[LAYER]), (pair(run).tuned, resid_post[LAYER])]
-        rows = torch.cat([*across(places, shown)])
+    for name, tuned in (("chess_100", Run("chess", 1.0)), ("placebo_0", Run(None, 0.0)), ("planted", None)):
+        models = (base(), base() if tuned is None else pair(tuned).tuned)
+        rows = torch.cat([*across([(one, resid_post[LAYER]) for one in models], shown)])
+        u = torch.nn.functional.normalize(torch.randn(256, generator=torch.Generator().manual_seed(3)), dim=0)
+        if tuned is None:  # the base next to itself, with a direction added at one token in twenty: what must be found
+            on = torch.rand(len(rows), generator=torch.Generator().manual_seed(4)) < 0.05
+            rows[on, 1] += 0.5 * rows[:, 1].norm(dim=1).mean() * u
         raw = Crosscoder(256, 512, n_layers=2, coefficient=1.0)
-        plan = {"tokens": 100_000, "batch_size": 512, "lr": 2e-3, "dead_after": 20_000, "progress": False}
+        plan = {"tokens": 200_000, "batch_size": 512, "lr": 2e-3, "dead_after": 20_000, "progress": False}
         train(raw, normalise_source(tensor_source(rows), mean_centring([rows])), **plan)  # type: ignore[arg-type]
-        one = measure_latent_scaling(fold_normalisation(raw), rows)  # type: ignore[arg-type]
-        live = one.fired > 0
-        found[run.name] = {
+        coder = fold_normalisation(raw)
+        one = measure_latent_scaling(coder, rows)  # type: ignore[arg-type]
+        live, own = one.fired > 0, one.exclusive()
+        with torch.no_grad():
+            cosines = torch.nn.functional.cosine_similarity(coder.W_dec[:, 1], u[None], dim=1)  # type: ignore[index]
+            read = coder.encode(rows)
+        found[name] = {
             "rows": len(rows),
             "live": int(live.sum()),
-            "exclusive by scaling": int(one.exclusive().sum()),
+            "latents on at a token": float((read > 0).float().sum(1).mean()),
+            "variance left": float(
+                (rows - coder.decode(read).detach()).pow(2).sum() / (rows - rows.mean(0)).pow(2).sum()
+            ),
+            "exclusive by scaling": int(own.sum()),
             "exclusive by norms": int(((one.by_norm < 0.1) & live).sum()),
-            "median nu": {name: float(nu[live].nanmedian()) for name, nu in one.nu.items()},
+            "median nu": {target: float(nu[live].nanmedian()) for target, nu in one.nu.items()},
+            "least nu of reconstruction and error": [
+                float(one.nu[target][live & (one.fired >= 50)].min()) for target in ("reconstruction", "error")
+            ],
             "by chance": one.by_chance,
         }
-        print(run.name, found[run.name], flush=True)
+        if tuned is None:
+            found[name]["cosine of the exclusive latents with what is planted"] = sorted(cosines[own].tolist())
+        print(name, found[name], flush=True)
     return found
 
 
@@ -305,9 +329,9 @@ def main() -> None:
     parser.add_argument("--part", choices=[*PARTS], action="append")
     asked = parser.parse_args().part or [*PARTS]
     for name in asked:
-        file = RESULTS / f"{NAME}.json"
+        figures, file = PARTS[name](), RESULTS / f"{NAME}.json"
         held = json.loads(file.read_text("utf-8"))["figures"] if file.exists() else {}
-        write(NAME, "python benchmarks/tuning.py", {**held, name: PARTS[name]()})
+        write(NAME, "python benchmarks/tuning.py", {**held, name: figures})
 
 
 if __name__ == "__main__":

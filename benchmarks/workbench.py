@@ -157,7 +157,7 @@ def load_of_clients(model: Model, page: Workbench) -> dict[str, Any]:
     }
 
 
-class Busy(Exception):
+class QueueFull(Exception):
     """The queue is full."""
 
 
@@ -166,7 +166,7 @@ def again(ask: Callable[[], Any]) -> Any:
     while True:
         try:
             return ask()
-        except Busy:
+        except QueueFull:
             time.sleep(0.01)
 
 
@@ -188,7 +188,7 @@ def fetch(page: Workbench, path: str, body: Any = None) -> HTTPResponse:
     answer = connection.getresponse()
     if answer.status == 429:
         answer.read()
-        raise Busy
+        raise QueueFull
     if answer.status >= 400:
         raise RuntimeError(answer.read().decode())
     return answer

@@ -70,7 +70,7 @@ def _of_block(site: Site, structure: Structure) -> str | None:
         return f"its block adds {len(each)} such parts, each named by its module: {', '.join(each)}"
     if site.name != "resid_mid":
         return None
-    if sorted(names) == ["attn_out", "mlp_out"] and block.expr is not None:
+    if sorted(names) == ["attn_out", "mlp_out"] and block.sums.end is not None:
         return (
             "attention and feed-forward read the same stream, in parallel, so it has no middle; "
             "use resid_pre, resid_post, attn_out or mlp_out"

@@ -20,7 +20,7 @@ from hooks.tensor_file import read_tensors, write_tensors
 from hooks.tokens import Tokens
 
 
-class Said(TypedDict):
+class ActivationsHeader(TypedDict):
     """What a file says of activations."""
 
     texts: list[str] | None
@@ -32,7 +32,7 @@ class Said(TypedDict):
     scaling: NotRequired[dict[str, Any] | None]
 
 
-KIND: Final = Kind("hooks.activations", "activations", "Activations.save", Said)
+KIND: Final = Kind("hooks.activations", "activations", "Activations.save", ActivationsHeader)
 
 
 @final

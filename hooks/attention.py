@@ -1,7 +1,7 @@
 """Attention's pattern: read next to the kernel that computes without it, or by the attention that returns it.
 
-A fused kernel gives z = softmax(q kᵀ s + mask) v without the pattern. `InKernel` waits for the kernel's call inside one
-attention module, computes the pattern from the q and k, the mask and the scale s that the kernel is given,
+A fused kernel gives z = softmax(q kᵀ s + mask) v without the pattern. `KernelAccessor` waits for the kernel's call
+inside one attention module, computes the pattern from the q and k, the mask and the scale s that the kernel is given,
 
     pattern = softmax(q kᵀ s + mask), in float32 or better,
 
@@ -81,7 +81,7 @@ _OPEN = local()
 
 @final
 @dataclass(frozen=True)
-class InKernel:
+class KernelAccessor:
     """How the pattern of one attention module is read: at the kernel that it calls.
 
     Attributes:
@@ -208,7 +208,7 @@ def check_kernels(hf: HFModel, taps: Iterable[Tap]) -> None:
         check_kernels(model.hf, [model.tap(pattern[0])])
         ```
     """
-    if any(isinstance(tap.inside, InKernel) for tap in taps) and (kind := _kind(hf)) != "sdpa":
+    if any(isinstance(tap.inside, KernelAccessor) for tap in taps) and (kind := _kind(hf)) != "sdpa":
         raise WrongState(
             f"patterns of this model are read at the kernel of attention it had when it was loaded, 'sdpa', and its "
             f"attention is '{kind}' now: load it again, load(model.hf, model.tokenizer)"

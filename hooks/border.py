@@ -24,8 +24,8 @@ VARIADIC = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
 @dataclass(frozen=True)
-class Within:
-    """The numbers that an argument takes, as metadata of its annotation: `Annotated[float, Within(0, inf, "above 0")]`.
+class Bounds:
+    """The numbers that an argument takes, as metadata of its annotation: `Annotated[float, Bounds(0, inf, "above 0")]`.
 
     `low` itself is taken only where `closed` says so.
     """
@@ -42,12 +42,12 @@ class Within:
 
 _LARGEST = sys.float_info.max
 
-Share: TypeAlias = Annotated[float | int, Within(0, 1, "a number from 0 to 1")]
-Finite: TypeAlias = Annotated[float | int, Within(-_LARGEST, _LARGEST, "a finite number")]
-Positive: TypeAlias = Annotated[float | int, Within(0, _LARGEST, "a finite number above 0", closed=False)]
-NotNegative: TypeAlias = Annotated[float | int, Within(0, _LARGEST, "a finite number, 0 or more")]
-Count: TypeAlias = Annotated[int, Within(1, _LARGEST, "a whole number, 1 or more")]
-Natural: TypeAlias = Annotated[int, Within(0, _LARGEST, "a whole number, 0 or more")]
+Share: TypeAlias = Annotated[float | int, Bounds(0, 1, "a number from 0 to 1")]
+Finite: TypeAlias = Annotated[float | int, Bounds(-_LARGEST, _LARGEST, "a finite number")]
+Positive: TypeAlias = Annotated[float | int, Bounds(0, _LARGEST, "a finite number above 0", closed=False)]
+NotNegative: TypeAlias = Annotated[float | int, Bounds(0, _LARGEST, "a finite number, 0 or more")]
+Count: TypeAlias = Annotated[int, Bounds(1, _LARGEST, "a whole number, 1 or more")]
+Natural: TypeAlias = Annotated[int, Bounds(0, _LARGEST, "a whole number, 0 or more")]
 
 Test: TypeAlias = Callable[[Any], bool]
 
@@ -249,17 +249,17 @@ def _parts(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _find_bound(hint: Any) -> Within | None:
+def _find_bound(hint: Any) -> Bounds | None:
     """The numbers that an annotation, or one of the kinds it joins, takes."""
     for part in (hint, *_parts(hint)):
         if get_origin(part) is Annotated:
             for note in get_args(part)[1:]:
-                if isinstance(note, Within):
+                if isinstance(note, Bounds):
                     return note
     return None
 
 
-def _each(hint: Any, value: Any) -> Iterator[tuple[Within, float]]:
+def _each(hint: Any, value: Any) -> Iterator[tuple[Bounds, float]]:
     """The numbers in a list, and what each has to be."""
     for part in _parts(hint):
         for of in get_args(part)[:1] if get_origin(part) not in (None, Annotated) else ():

@@ -19,18 +19,17 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hooks.errors import WrongState
-from hooks.experts import (
-    argument_at,
+from hooks.mixture_hooks import (
+    Slot,
+    block_hooks,
     check_experts,
     put_back,
     router_logits_hooks,
     seen_by,
     shared_out_hooks,
-    unless_it_raised,
 )
 from hooks.taps import Edit, Hook
 
-Slot = int | str
 _PRODUCTS: Final = frozenset(["bmm", "matmul", "__matmul__"])
 
 
@@ -84,7 +83,7 @@ class DenseMixture:
 
 @final
 @dataclass(frozen=True, eq=False)
-class InDenseMixture:
+class DenseMixtureAccessor:
     """How the tensor of one site of such a mixture is read and written.
 
     Attributes:
@@ -99,17 +98,7 @@ class InDenseMixture:
 
     def hooks(self, edit: Edit) -> list[Hook]:
         """Return the hooks that call an edit with the site's tensor, [batch pos *d]."""
-        here, of = local(), self.mixture
-
-        def note(_m: nn.Module, args: Any, kwargs: Any) -> None:
-            here.shape = argument_at(args, kwargs, of.slot).shape[:2]
-            self.end()
-
-        def placed(a: Tensor) -> Tensor | None:
-            changed = edit(a.unflatten(0, tuple(here.shape)))
-            return None if changed is None else changed.reshape(a.shape)
-
-        return [(True, of.block, note), *map(unless_it_raised, _HOOKS[self.name](self, placed))]
+        return block_hooks(self, edit, _HOOKS[self.name])
 
     def end(self) -> None:
         """Forget what an interrupted pass has noted and written."""
@@ -117,7 +106,7 @@ class InDenseMixture:
         self.mixture.flow.routed = self.mixture.flow.given = False
 
 
-def _logits(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
+def _logits(site: DenseMixtureAccessor, edit: Edit) -> Iterator[Hook]:
     def first(a: Tensor) -> Tensor | None:
         changed = edit(a)
         if changed is not None and site.mixture.flow.routed:
@@ -127,7 +116,7 @@ def _logits(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
     return router_logits_hooks(site, first)
 
 
-def _routed(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
+def _routed(site: DenseMixtureAccessor, edit: Edit) -> Iterator[Hook]:
     """The weights, or the choice, in the scores that the router gives."""
     of, is_choice = site.mixture, site.name == "expert_choice"
 
@@ -147,7 +136,7 @@ def _routed(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
     yield False, of.router, after
 
 
-def _inside(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
+def _inside(site: DenseMixtureAccessor, edit: Edit) -> Iterator[Hook]:
     of, flow = site.mixture, site.mixture.flow
 
     def note(_m: nn.Module, _a: Any, _k: Any, output: Any) -> None:
@@ -173,7 +162,7 @@ def _inside(site: InDenseMixture, edit: Edit) -> Iterator[Hook]:
     yield False, of.experts, after
 
 
-_HOOKS: Final[Mapping[str, Callable[[InDenseMixture, Edit], Iterator[Hook]]]] = {
+_HOOKS: Final[Mapping[str, Callable[[DenseMixtureAccessor, Edit], Iterator[Hook]]]] = {
     "router_logits": _logits,
     "expert_choice": _routed,
     "expert_weights": _routed,

@@ -17,7 +17,7 @@ from hooks.site import Site
 from hooks.tensor_file import read_tensors, write_tensors
 
 
-class Said(TypedDict):
+class DirectionHeader(TypedDict):
     """What a file says of a direction."""
 
     site: str
@@ -26,7 +26,7 @@ class Said(TypedDict):
     fingerprint: str | None
 
 
-KIND: Final = Kind("hooks.direction", "direction", "Direction.save", Said)
+KIND: Final = Kind("hooks.direction", "direction", "Direction.save", DirectionHeader)
 
 
 @final
@@ -128,7 +128,7 @@ class Direction:
         return parse_contents(path, KIND, lambda: Direction.of(tensors["vector"], about))
 
     @property
-    def said(self) -> Said:
+    def said(self) -> DirectionHeader:
         """All but the vector, as a file says it."""
         return {
             "site": str(self.site),

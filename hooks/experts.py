@@ -21,15 +21,23 @@ from threading import local
 from typing import Any, Final, final
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hooks.errors import InvalidArgument, UnknownSite, WrongState
+from hooks.errors import UnknownSite, WrongState
+from hooks.mixture_hooks import (
+    PRODUCTS,
+    Slot,
+    argument_at,
+    block_hooks,
+    check_experts,
+    put_back,
+    router_logits_hooks,
+    seen_by,
+    shared_out_hooks,
+)
 from hooks.taps import Edit, Hook, Tap
-
-Slot = int | str
-_PRODUCTS: Final = frozenset(["linear", "matmul", "__matmul__", "mm"])
 
 
 @final
@@ -128,7 +136,7 @@ class Mixture:
 
 @final
 @dataclass(frozen=True, eq=False)
-class InExperts:
+class ExpertAccessor:
     """How the tensor of one site of a mixture is read and written.
 
     Attributes:
@@ -143,34 +151,11 @@ class InExperts:
 
     def hooks(self, edit: Edit) -> list[Hook]:
         """Return the hooks that call an edit with the site's tensor, [batch pos *d]."""
-        here, of = local(), self.mixture
-
-        def note(_m: nn.Module, args: Any, kwargs: Any) -> None:
-            here.shape = argument_at(args, kwargs, of.slot).shape[:2]
-
-        def placed(a: Tensor) -> Tensor | None:
-            changed = edit(a.unflatten(0, tuple(here.shape)))
-            return None if changed is None else changed.reshape(a.shape)
-
-        return [(True, of.block, note), *map(unless_it_raised, _HOOKS[self.name](self, placed))]
+        return block_hooks(self, edit, _HOOKS[self.name])
 
     def end(self) -> None:
         """Forget what an interrupted pass has written."""
         self.mixture.flow.act = self.mixture.flow.out = None
-
-
-def unless_it_raised(hook: Hook) -> Hook:
-    """Return a hook that is not called after a pass that raised, which gives nothing.
-
-    Examples:
-        ```python
-        unless_it_raised((False, module, after))
-        ```
-    """
-    before, module, call = hook
-    if before:
-        return hook
-    return before, module, lambda *passed: None if passed[-1] is None else call(*passed)
 
 
 def of_expert(tap: Tap, expert: int) -> Tap:
@@ -184,7 +169,7 @@ def of_expert(tap: Tap, expert: int) -> Tap:
         of_expert(model.tap(expert_out[3]), 5).shape
         ```
     """
-    inside: Any = tap.inside  # `InExperts`, or `InDenseMixture`
+    inside: Any = tap.inside  # `ExpertAccessor`, or `DenseMixtureAccessor`
     n_experts = inside.mixture.n_experts
     if n_experts and not 0 <= expert < n_experts:
         raise UnknownSite(f"{tap.site} has no expert {expert}: it has {n_experts}, so the last is {n_experts - 1}")
@@ -192,33 +177,7 @@ def of_expert(tap: Tap, expert: int) -> Tap:
     return replace(tap, site=site, shape=tap.shape[1:], inside=replace(inside, expert=expert))
 
 
-def router_logits_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
-    """Yield the hook that calls an edit with the logits of a router, and lets what is written there decide the choice.
-
-    Examples:
-        ```python
-        [*router_logits_hooks(InExperts(mixture, "router_logits"), edit)]
-        ```
-    """
-    of = site.mixture
-    assert of.router is not None
-
-    def after(router: nn.Module, args: Any, kwargs: Any, _: Any) -> Any:
-        with _Logits(of.n_experts) as found:
-            router.forward(*args, **kwargs)
-        if found.logits is None:
-            raise WrongState(f"{type(router).__name__} does not compute logits of {of.n_experts} experts")
-        flat = found.logits.reshape(-1, of.n_experts)
-        changed = edit(flat)
-        if changed is None:
-            return None
-        with _Logits(of.n_experts, changed.reshape(found.logits.shape)):
-            return router.forward(*args, **kwargs)
-
-    yield False, of.router, after
-
-
-def _argument(site: InExperts, edit: Edit) -> Iterator[Hook]:
+def _argument(site: ExpertAccessor, edit: Edit) -> Iterator[Hook]:
     of, is_choice = site.mixture, site.name == "expert_choice"
     slot = of.slots[1 if is_choice else 2]
 
@@ -235,22 +194,7 @@ def _argument(site: InExperts, edit: Edit) -> Iterator[Hook]:
     yield True, of.experts, before
 
 
-def check_experts(choice: Float[Tensor, "n choice"], n_experts: int) -> None:
-    """Raise where a written choice is of no experts.
-
-    Raises:
-        InvalidArgument: they are no whole numbers, or there are fewer experts.
-
-    Examples:
-        >>> check_experts(torch.tensor([[0.0, 3.0]]), 4)
-    """
-    if not bool((choice == choice.round()).all()) or not bool((choice >= 0).all()):
-        raise InvalidArgument("expert_choice is the numbers of experts, counted from 0: write whole numbers")
-    if n_experts and not bool((choice < n_experts).all()):
-        raise InvalidArgument(f"there are {n_experts} experts, counted from 0, and {int(choice.max())} was written")
-
-
-def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
+def _inside(site: ExpertAccessor, edit: Edit) -> Iterator[Hook]:
     of, here = site.mixture, site.mixture.flow
 
     def before(_m: nn.Module, _a: Any, _k: Any) -> None:
@@ -277,26 +221,7 @@ def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
     yield False, of.experts, after
 
 
-def shared_out_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
-    """Yield the hook that calls an edit with what the shared experts add.
-
-    Examples:
-        ```python
-        [*shared_out_hooks(InExperts(mixture, "shared_out"), edit)]
-        ```
-    """
-    of = site.mixture
-    assert of.shared is not None
-
-    def after(_: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
-        gate = 1.0 if of.gate is None else of.gate.forward(argument_at(args, kwargs, 0)).sigmoid()
-        changed = edit((output * gate).reshape(-1, output.shape[-1]))
-        return None if changed is None else changed.reshape(output.shape) / gate
-
-    yield False, of.shared, after
-
-
-_HOOKS: Final[Mapping[str, Callable[[InExperts, Edit], Iterator[Hook]]]] = {
+_HOOKS: Final[Mapping[str, Callable[[ExpertAccessor, Edit], Iterator[Hook]]]] = {
     "router_logits": router_logits_hooks,
     "expert_choice": _argument,
     "expert_weights": _argument,
@@ -313,33 +238,6 @@ def _held(of: Mixture, args: Any, kwargs: Any, name: str) -> Tensor:
     return of.outputs(args, kwargs) if of.flow.out is None else of.flow.out
 
 
-def seen_by(
-    value: Float[Tensor, "n choice d"], choice: Int[Tensor, "n choice"], expert: int | None
-) -> Float[Tensor, "n *d"]:
-    """Return what is of all experts that a token runs through, or of one: zeros at the tokens that it does not serve.
-
-    Examples:
-        >>> seen_by(torch.ones(1, 2, 1), torch.tensor([[3, 0]]), 2)
-        tensor([[0.]])
-    """
-    return value if expert is None else torch.where((choice == expert)[..., None], value, 0).sum(dim=1)
-
-
-def put_back(
-    value: Float[Tensor, "n choice d"],
-    choice: Int[Tensor, "n choice"],
-    expert: int | None,
-    changed: Float[Tensor, "..."],
-) -> Float[Tensor, "n choice d"]:
-    """Return what is written where each expert of a token has its own, of all of them or of one.
-
-    Examples:
-        >>> put_back(torch.zeros(1, 2, 1), torch.tensor([[3, 0]]), 0, torch.ones(1, 1)).flatten()
-        tensor([0., 1.])
-    """
-    return changed if expert is None else torch.where((choice == expert)[..., None], changed[:, None], value)
-
-
 @final
 class _Products(TorchFunctionMode):
     """Notes what each product of some rows and a matrix reads inside the block, and puts another in place of one."""
@@ -351,42 +249,10 @@ class _Products(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        if getattr(func, "__name__", "") in _PRODUCTS and len(args) > 1 and args[0].shape[0] == self._n_rows:
+        if getattr(func, "__name__", "") in PRODUCTS and len(args) > 1 and args[0].shape[0] == self._n_rows:
             args = (self._value, *args[1:]) if len(self.inputs) == self._number else args
             self.inputs.append(args[0])
         return func(*args, **(kwargs or {}))
-
-
-@final
-class _Logits(TorchFunctionMode):
-    """Notes the first product with a value for each expert inside the block, and puts others in its place."""
-
-    def __init__(self, n_experts: int, value: Tensor | None = None) -> None:
-        super().__init__()
-        self.logits: Tensor | None = None
-        self._n_experts, self._value = n_experts, value
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        made = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") not in _PRODUCTS or self.logits is not None:
-            return made
-        if made.shape[-1] != self._n_experts:
-            return made
-        self.logits = made
-        return made if self._value is None else self._value.to(made)
-
-
-def argument_at(args: tuple[Any, ...], kwargs: Mapping[str, Any], slot: Slot) -> Shaped[Tensor, "..."]:
-    """Return the argument at a place, or of a name.
-
-    Examples:
-        >>> argument_at((torch.ones(1),), {"x": torch.zeros(1)}, "x")
-        tensor([0.])
-    """
-    if isinstance(slot, int) and slot < len(args):
-        return args[slot]
-    return kwargs[slot] if isinstance(slot, str) else next(iter(kwargs.values()))
 
 
 def _replaced(args: tuple[Any, ...], kwargs: dict[str, Any], slot: Slot, value: Tensor) -> tuple[Any, dict[str, Any]]:

@@ -17,7 +17,7 @@ from hooks.network import AnyModel
 from hooks.passes import Pass
 from hooks.position import Position
 from hooks.receipt import Receipt, kl_from_clean
-from hooks.running import Plan
+from hooks.running import InterventionPlan
 from hooks.site import Site
 from hooks.taps import Tap
 from hooks.temporary import Temporary
@@ -71,7 +71,7 @@ def intervene(
 
 
 @contextmanager
-def _block(model: AnyModel, plan: Plan) -> Iterator[Receipt]:
+def _block(model: AnyModel, plan: InterventionPlan) -> Iterator[Receipt]:
     receipt, watch = Receipt(tuple(plan), partial(kl_from_clean, model), model.site_names), Watch()
 
     def begins(passing: Pass) -> None:

@@ -114,9 +114,9 @@ def find_paths(paths: Paths, structure: Structure, hf: HFModel) -> Paths:
     first = structure.main[0]
     names = {id(module): path for path, module in hf.named_modules()}
     norm = names.get(id(structure.final_norm)) if structure.final_norm is not None else None
-    after = first.middle is not None and not hasattr(first.middle, "op")
+    after = first.sums.middle is not None and not hasattr(first.sums.middle, "op")
     top = {"blocks": structure.path}
-    parallel = all(block.middle is None for block in structure.main)
+    parallel = all(block.sums.middle is None for block in structure.main)
     return Paths(top, norm, {}, parallel=parallel, norms_last=False, norms_after=after, qkv_rows=None)
 
 
@@ -150,11 +150,11 @@ def _merge_sites(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Pa
         with suppress(*_MISFITS):
             hints = {tap.site: tap for tap in _in_block(hf.config.get_text_config(), guessed, block.layer, paths)}
     has = {site.name for site in block.terms}
-    if block.expr is None:
+    if block.sums.end is None:
         hints = {}
     else:
         hints = {site: tap for site, tap in hints.items() if _NEEDS.get(site.name, site.name) in has | set(_STREAM)}
-        if block.middle is None:
+        if block.sums.middle is None:
             hints = {site: tap for site, tap in hints.items() if site.name != "resid_mid"}
     traced = {site: tap for site, tap in block.taps.items()
               if site.name not in _INNER or site not in hints or tap.inside is not None

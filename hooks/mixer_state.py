@@ -32,7 +32,7 @@ Slot = int | str
 
 @final
 @dataclass(frozen=True, eq=False)
-class InMixer:
+class MixerAccessor:
     """How the state of one mixer is read.
 
     Attributes:

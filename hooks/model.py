@@ -21,9 +21,9 @@ from hooks.generate import Each, continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, find_paths, parts, taps
 from hooks.offload import place_of
-from hooks.running import Running
+from hooks.running import PassTracker
 from hooks.sharded_taps import share_taps
-from hooks.site import Named, Site, find_sites, mlp_act, resolve_layer
+from hooks.site import NamedModules, Site, find_sites, mlp_act, resolve_layer
 from hooks.site_names import site_names
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
@@ -83,7 +83,7 @@ class Model:
         self.d_mlp = next((tap.shape[0] for site, tap in self.taps.items() if site.name == "mlp_act"), 0)
         self.d_vocab = vocabulary(hf)
         self.fingerprint = fingerprint(hf)
-        self.running = Running(hf, special_ids(tokenizer))
+        self.running = PassTracker(hf, special_ids(tokenizer))
 
     def _heads(self) -> tuple[int, int]:
         """How many heads attention has and how wide each is; 0 where it has none."""
@@ -339,7 +339,7 @@ class Model:
 
 
 @runtime_checkable
-class HasSites(Named, Protocol):
+class HasSites(NamedModules, Protocol):
     """A model of any kind, as far as its sites go."""
 
     @property

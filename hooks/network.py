@@ -19,7 +19,7 @@ from hooks.images import Images
 from hooks.model import Model
 from hooks.picture_sites import picture_taps, places_of
 from hooks.processor import Processor
-from hooks.running import Running
+from hooks.running import PassTracker
 from hooks.site import Site
 from hooks.site_names import site_names
 from hooks.structure import Structure
@@ -101,7 +101,7 @@ class Network:
         trace.release()
         self.example = example
         self.fingerprint = fingerprint(module)
-        self.running = Running(module, frozenset(), self._of_call)
+        self.running = PassTracker(module, frozenset(), self._of_call)
 
     def __repr__(self) -> str:
         return f"Network({self.name}, {len(self.taps)} sites)"

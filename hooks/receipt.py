@@ -20,7 +20,7 @@ from hooks.tokens import Tokens
 
 @final
 @dataclass(frozen=True)
-class Touched:
+class SiteReceipt:
     """What happened at one site.
 
     Attributes:
@@ -68,16 +68,16 @@ class Receipt:
         """The sites with interventions."""
         return tuple(self._counts)
 
-    def __getitem__(self, site: Site | str) -> Touched:
+    def __getitem__(self, site: Site | str) -> SiteReceipt:
         site = self._names.find(site, self._counts)
         if site not in self._counts:
             raise UnknownName(
                 f"nothing intervenes at {site}; the nearest site is {nearest(str(site), map(str, self.sites))}"
             )
         fired, *touched = self._counts[site]
-        return Touched(fired, *touched, relative_change=float(self._change[site]) / max(1, sum(touched)))
+        return SiteReceipt(fired, *touched, relative_change=float(self._change[site]) / max(1, sum(touched)))
 
-    def as_dict(self) -> Mapping[Site, Touched]:
+    def as_dict(self) -> Mapping[Site, SiteReceipt]:
         """Return what happened at every site.
 
         Examples:

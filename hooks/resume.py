@@ -32,7 +32,7 @@ class _AfterTheLast(Exception):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Held:
+class HeldPass:
     """A forward pass kept so that it can be continued from any block. Made by `hold`.
 
     Attributes:
@@ -126,7 +126,7 @@ class Held:
             yield copies, changes
 
 
-def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
+def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> HeldPass:
     """Run a forward pass once and keep the stream before every block, to continue from there.
 
     Args:
@@ -151,7 +151,7 @@ def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
         changes.hook(model.blocks[0], lambda _m, _a, output: forms.append(_form(output)))
         wanted = dict.fromkeys([*streams, *sites, resid_post[model.n_layers - 1]])
         acts = capture(model, tokens, wanted, batch_size=len(tokens))
-    return Held(model, acts, forms[0])
+    return HeldPass(model, acts, forms[0])
 
 
 def _form(output: Any) -> Passed:

@@ -22,7 +22,7 @@ from hooks.site import Site, logits
 from hooks.temporary import Temporary
 from hooks.tokens import Tokens
 
-Plan = Mapping[Site, tuple[Intervention, ...]]
+InterventionPlan = Mapping[Site, tuple[Intervention, ...]]
 Begins = Callable[[Pass], None]
 Reads = Callable[[Mapping[int | str, Any]], Tokens]
 """From the arguments of a module that reads no text to what it reads."""
@@ -30,10 +30,10 @@ Reads = Callable[[Mapping[int | str, Any]], Tokens]
 
 @final
 @dataclass(eq=False)
-class Block:
+class InterventionBlock:
     """A block of interventions: what it changes, what is called as each pass begins, its turn, and whether it ended."""
 
-    plan: Plan
+    plan: InterventionPlan
     begins: Begins
     turn: "Turn"
     ended: bool = False
@@ -53,13 +53,13 @@ class _Here(local):
     def __init__(self) -> None:
         self.read: Tokens | None = None
         self.resting = False
-        self.blocks: tuple[ReferenceType[Block], ...] = ()
+        self.blocks: tuple[ReferenceType[InterventionBlock], ...] = ()
         self.passes: list[tuple[Pass | None, Temporary]] = []
         self.cached: WeakKeyDictionary[Any, tuple[Tokens, Tokens | None]] = WeakKeyDictionary()
 
 
 @final
-class Running:
+class PassTracker:
     """Follows the forward passes of one Hugging Face model while somebody needs to know their tokens.
 
     Threads that share a model take turns, pass by pass. A block of interventions changes the passes of the thread that
@@ -72,10 +72,10 @@ class Running:
         self._own = reads
         self._here = _Here()
         self._turn = _Turn()
-        self._everywhere: dict[int, ReferenceType[Block]] = {}
+        self._everywhere: dict[int, ReferenceType[InterventionBlock]] = {}
 
     def __reduce__(self) -> tuple[type, tuple[HFModel, frozenset[int], Reads | None]]:
-        return Running, (self._hf, self._special, self._own)
+        return PassTracker, (self._hf, self._special, self._own)
 
     @property
     def current(self) -> Pass | None:
@@ -130,7 +130,7 @@ class Running:
             _put(changes, self._here, "resting", True)
             yield
 
-    def follow(self, changes: Temporary, plan: Plan, begins: Begins) -> Block:
+    def follow(self, changes: Temporary, plan: InterventionPlan, begins: Begins) -> InterventionBlock:
         """Open a block: until the changes are taken back `plan` is active, and `begins` is called as a pass begins.
 
         The hooks of its sites are made next, and then `follow_end` is called: until then no other thread runs the
@@ -144,7 +144,7 @@ class Running:
                 model.run("Fog")
             ```
         """
-        block = Block(plan, begins, self._turn.mine())
+        block = InterventionBlock(plan, begins, self._turn.mine())
         changes.make(partial(self._turn.wait, block.turn), partial(self._turn.give_back, block.turn))
         if not self._blocks():
             self._here.passes.clear()
@@ -155,7 +155,7 @@ class Running:
         changes.pre_hook(self._hf, partial(self._begin, ref(block)))
         return block
 
-    def follow_end(self, changes: Temporary, block: Block) -> None:
+    def follow_end(self, changes: Temporary, block: InterventionBlock) -> None:
         """Have each pass end after every hook there is: those of sites may be on the whole model.
 
         Examples:
@@ -166,20 +166,20 @@ class Running:
         changes.hook(self._hf, partial(self._end, ref(block)), always=True)
         changes.make(partial(self._turn.give_back, block.turn), partial(self._turn.wait, block.turn, patience=PATIENCE))
 
-    def _blocks(self) -> list[Block]:
+    def _blocks(self) -> list[InterventionBlock]:
         """This thread's blocks that are open."""
         held = (reference() for reference in self._here.blocks)
         return [block for block in held if block is not None and not block.ended]
 
-    def _open(self, block: Block) -> None:
+    def _open(self, block: InterventionBlock) -> None:
         self._here.blocks = (*map(ref, self._blocks()), ref(block))
 
-    def _say_prompts(self, block: Block) -> None:
+    def _say_prompts(self, block: InterventionBlock) -> None:
         self._everywhere[id(block)] = ref(block)
         if not isinstance(vars(self._hf).get("generate"), _SaysItsPrompt):
             self._hf.generate = _SaysItsPrompt(self._hf, self._reads)
 
-    def _stop_saying_prompts(self, block: Block) -> None:
+    def _stop_saying_prompts(self, block: InterventionBlock) -> None:
         self._everywhere.pop(id(block), None)
         ours = vars(self._hf).get("generate")
         if not isinstance(ours, _SaysItsPrompt) or self._others():
@@ -191,7 +191,7 @@ class Running:
         if others := self._others():  # another thread opened a block meanwhile
             self._say_prompts(others[0])
 
-    def _others(self) -> list[Block]:
+    def _others(self) -> list[InterventionBlock]:
         """The open blocks of all threads."""
         held = [reference() for reference in [*self._everywhere.values()]]
         return [block for block in held if block is not None and not block.ended]
@@ -207,7 +207,7 @@ class Running:
             yield
 
     def _begin(
-        self, block: "ReferenceType[Block]", _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, block: "ReferenceType[InterventionBlock]", _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         """Note a pass that begins; the block opened first does so for all."""
         blocks = self._blocks()
@@ -223,7 +223,7 @@ class Running:
             for one in blocks:
                 one.begins(passing)
 
-    def _end(self, block: "ReferenceType[Block]", _m: nn.Module, _a: Any, output: HFOutput) -> None:
+    def _end(self, block: "ReferenceType[InterventionBlock]", _m: nn.Module, _a: Any, output: HFOutput) -> None:
         """Note that a pass has ended; the block opened last does so for all."""
         blocks, here = self._blocks(), self._here
         if not blocks or block() is not blocks[-1] or not here.passes:

@@ -40,7 +40,7 @@ _SAME: Final = 1e-2
 
 @final
 @dataclass(frozen=True, eq=False)
-class Shared:
+class SharedTaps:
     """The sites of a model that several processes compute, or one.
 
     Attributes:
@@ -54,7 +54,7 @@ class Shared:
     refused: Mapping[Site, str]
 
 
-def share_taps(hf: HFModel, taps: Mapping[Site, Tap], structure: Structure) -> Shared:
+def share_taps(hf: HFModel, taps: Mapping[Site, Tap], structure: Structure) -> SharedTaps:
     """Return where the sites of a model sit, gathered where processes hold parts of them.
 
     Cost: nothing for a model of one process; else one forward pass, at which every process must call it.
@@ -66,7 +66,7 @@ def share_taps(hf: HFModel, taps: Mapping[Site, Tap], structure: Structure) -> S
     """
     ranks = ranks_of(hf)
     if ranks is None:
-        return Shared(taps, structure, {})
+        return SharedTaps(taps, structure, {})
     every = {**structure.modules, **taps}
     seen = ranks.exchange(_measure(hf, every))
     found: dict[Site, Tap] = {}
@@ -86,7 +86,7 @@ def share_taps(hf: HFModel, taps: Mapping[Site, Tap], structure: Structure) -> S
                 found[site] = replace(tap, shape=(n,), shard=split)
     modules = {site: found[site] for site in structure.modules if site in found}
     in_order = {site: found[site] for site in taps if site in found}
-    return Shared(in_order, replace(structure, modules=modules), refused)
+    return SharedTaps(in_order, replace(structure, modules=modules), refused)
 
 
 def _shared(hf: HFModel, ranks: ModelRanks, tap: Tap, seen: list[Seen]) -> Tap | str:

@@ -152,7 +152,7 @@ class Site:
         return f"{self.stack}.{name}" if self.stack else name
 
     @staticmethod
-    def parse(text: str, model: "Named | None" = None) -> "Site":
+    def parse(text: str, model: "NamedModules | None" = None) -> "Site":
         """Read a site from its short name, from TransformerLens's name for it, or from the name of a model's module.
 
         Args:
@@ -190,7 +190,7 @@ class Site:
 
 
 @runtime_checkable
-class Named(Protocol):
+class NamedModules(Protocol):
     """A model whose modules have names, and some of them places."""
 
     @property
@@ -227,7 +227,7 @@ def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
 
 
 def find_sites(
-    asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...], model: Named | None = None
+    asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...], model: NamedModules | None = None
 ) -> tuple[Site, ...]:
     """Return the sites asked for, each once: by themselves, by a name, or by globs of those there are.
 
@@ -240,10 +240,10 @@ def find_sites(
         (logits, z.0, z.1)
     """
     listed = [asked] if isinstance(asked, Site | str) else asked
-    listed = [listed] if isinstance(listed, Layered) else listed
+    listed = [listed] if isinstance(listed, LayerSites) else listed
     found: list[Site] = []
     for one in listed:
-        if isinstance(one, Layered):
+        if isinstance(one, LayerSites):
             raise InvalidType(f"{one.name} needs a layer: write {one.name}[0], or '{one.name}.*' for all of them")
         if isinstance(one, Site):
             found.append(one)
@@ -276,11 +276,11 @@ def resolve_layer(site: Site, sites: Iterable[Site]) -> Site:
 
 @final
 @dataclass(frozen=True)
-class Layered:
+class LayerSites:
     """A site name that waits for its layer: `resid_post[6]` is a `Site`, and `expert_out[6, 2]` that of one expert.
 
     Examples:
-        >>> Layered("z")[3], Layered("expert_out")[3, 1]
+        >>> LayerSites("z")[3], LayerSites("expert_out")[3, 1]
         (z.3, expert_out.3.1)
     """
 
@@ -296,7 +296,7 @@ class Layered:
 
 @final
 @dataclass(frozen=True)
-class InStack:
+class StackSites:
     """The sites of one stack of blocks of several: `encoder.resid_post[3]`.
 
     Examples:
@@ -306,10 +306,10 @@ class InStack:
 
     stack: str
 
-    def __getattr__(self, name: str) -> Layered:
+    def __getattr__(self, name: str) -> LayerSites:
         if name not in _IN_LAYERS:
             raise AttributeError(_unknown(name, _IN_LAYERS))
-        return Layered(name, self.stack)
+        return LayerSites(name, self.stack)
 
 
 def _unknown(given: str, choices: Iterable[str]) -> str:
@@ -326,43 +326,43 @@ def _unknown(given: str, choices: Iterable[str]) -> str:
 
 embed: Final = Site("embed")
 pos_embed: Final = Site("pos_embed")
-resid_pre: Final = Layered("resid_pre")
-layer_embed: Final = Layered("layer_embed")
-resid_mid: Final = Layered("resid_mid")
-resid_post: Final = Layered("resid_post")
-attn_out: Final = Layered("attn_out")
-attn_gate: Final = Layered("attn_gate")
-cross_q: Final = Layered("cross_q")
-cross_k: Final = Layered("cross_k")
-cross_v: Final = Layered("cross_v")
-cross_z: Final = Layered("cross_z")
-cross_pattern: Final = Layered("cross_pattern")
-cross_out: Final = Layered("cross_out")
-mixer_in: Final = Layered("mixer_in")
-mixer_gate: Final = Layered("mixer_gate")
-mixer_state: Final = Layered("mixer_state")
-mixer_out: Final = Layered("mixer_out")
-q: Final = Layered("q")
-k: Final = Layered("k")
-v: Final = Layered("v")
-z: Final = Layered("z")
-pattern: Final = Layered("pattern")
-mlp_in: Final = Layered("mlp_in")
-mlp_pre: Final = Layered("mlp_pre")
-mlp_act: Final = Layered("mlp_act")
-router_logits: Final = Layered("router_logits")
-expert_choice: Final = Layered("expert_choice")
-expert_weights: Final = Layered("expert_weights")
-expert_act: Final = Layered("expert_act")
-expert_out: Final = Layered("expert_out")
-shared_out: Final = Layered("shared_out")
-mlp_out: Final = Layered("mlp_out")
+resid_pre: Final = LayerSites("resid_pre")
+layer_embed: Final = LayerSites("layer_embed")
+resid_mid: Final = LayerSites("resid_mid")
+resid_post: Final = LayerSites("resid_post")
+attn_out: Final = LayerSites("attn_out")
+attn_gate: Final = LayerSites("attn_gate")
+cross_q: Final = LayerSites("cross_q")
+cross_k: Final = LayerSites("cross_k")
+cross_v: Final = LayerSites("cross_v")
+cross_z: Final = LayerSites("cross_z")
+cross_pattern: Final = LayerSites("cross_pattern")
+cross_out: Final = LayerSites("cross_out")
+mixer_in: Final = LayerSites("mixer_in")
+mixer_gate: Final = LayerSites("mixer_gate")
+mixer_state: Final = LayerSites("mixer_state")
+mixer_out: Final = LayerSites("mixer_out")
+q: Final = LayerSites("q")
+k: Final = LayerSites("k")
+v: Final = LayerSites("v")
+z: Final = LayerSites("z")
+pattern: Final = LayerSites("pattern")
+mlp_in: Final = LayerSites("mlp_in")
+mlp_pre: Final = LayerSites("mlp_pre")
+mlp_act: Final = LayerSites("mlp_act")
+router_logits: Final = LayerSites("router_logits")
+expert_choice: Final = LayerSites("expert_choice")
+expert_weights: Final = LayerSites("expert_weights")
+expert_act: Final = LayerSites("expert_act")
+expert_out: Final = LayerSites("expert_out")
+shared_out: Final = LayerSites("shared_out")
+mlp_out: Final = LayerSites("mlp_out")
 ln_final_scale: Final = Site("ln_final_scale")
-conv_pre: Final = Layered("conv_pre")
-conv_act: Final = Layered("conv_act")
-pool: Final = Layered("pool")
-fc_act: Final = Layered("fc_act")
+conv_pre: Final = LayerSites("conv_pre")
+conv_act: Final = LayerSites("conv_act")
+pool: Final = LayerSites("pool")
+fc_act: Final = LayerSites("fc_act")
 embedding: Final = Site("embedding")
 logits: Final = Site("logits")
-encoder: Final = InStack("encoder")
-decoder: Final = InStack("decoder")
+encoder: Final = StackSites("encoder")
+decoder: Final = StackSites("decoder")

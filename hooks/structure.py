@@ -16,7 +16,7 @@ from hooks.site import Site
 from hooks.taps import Aliases, Tap
 from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
-from hooks.tracing.experts import Found
+from hooks.tracing.experts import TracedMixture
 from hooks.tracing.placement import Placement
 from hooks.tracing.record import Call, Slot, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, is_norm, residual_sum
@@ -29,6 +29,20 @@ N_POS = 11
 
 @final
 @dataclass(frozen=True, eq=False)
+class StreamSums:
+    """What makes the residual stream of a block, out of the stream that it is given.
+
+    Attributes:
+        end: the sum that makes what the block gives; None where there is none that can be read.
+        middle: the same for the stream between attention and feed-forward; None without one.
+    """
+
+    end: Expr | None
+    middle: Expr | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Block:
     """One block as it was traced.
 
@@ -36,8 +50,7 @@ class Block:
         stack: the name of its stack; empty for the only one.
         layer: which block of the stack, by the order of the calls.
         module: its module.
-        expr: the sum that makes what it gives; None where there is none that can be read.
-        middle: the same for the stream between attention and feed-forward; None without one.
+        sums: what makes the stream at its end and in its middle.
         terms: the site of each term of the sum.
         sublayers: what each term is.
         part: its projections by TransformerLens's names (`attn.o`, `mlp.out`, …), and the norms through which
@@ -52,14 +65,13 @@ class Block:
     stack: str
     layer: int
     module: nn.Module
-    expr: Expr | None
-    middle: Expr | None
+    sums: StreamSums
     terms: tuple[Site, ...]
     sublayers: tuple[Sublayer, ...]
     part: Mapping[str, nn.Module]
     taps: Mapping[Site, Tap]
     repeated: bool
-    mixtures: Mapping[int, Found] = field(default_factory=dict)
+    mixtures: Mapping[int, TracedMixture] = field(default_factory=dict)
     reads: Mapping[str, tuple[nn.Module, Expr]] = field(default_factory=dict)
     source: Site | None = None
 
@@ -264,6 +276,6 @@ def _block(
     places = Placement(hf, trace, stack, layer, block, found, kinds, own=own)
     middle, taps = places.find_taps()
     return Block(
-        stack, layer, block.call.module, found.expr, middle, places.terms, kinds, places.part, taps, block.repeated,
-        places.mixtures, places.reads, places.source,
+        stack, layer, block.call.module, StreamSums(found.expr, middle), places.terms, kinds, places.part, taps,
+        block.repeated, places.mixtures, places.reads, places.source,
     )  # fmt: skip

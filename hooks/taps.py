@@ -74,7 +74,7 @@ class Tap:
     alias: Aliases = frozenset()
     axes: tuple[int, ...] | MergedAxes | None = None
     call: OneCall | None = None
-    inside: "Inside | None" = None
+    inside: "Accessor | None" = None
     shard: TensorShard | None = None
 
     __repr__ = summarise
@@ -192,7 +192,7 @@ class Tap:
 
 
 @runtime_checkable
-class Inside(Protocol):
+class Accessor(Protocol):
     """How a tensor inside a module is read and put back."""
 
     def hooks(self, edit: Edit) -> list[Hook]:

@@ -2,7 +2,7 @@
 
 from hooks.border import guard
 from probes.attention import AttentionProbe as AttentionProbe
-from probes.causal import Mattering as Mattering
+from probes.causal import CausalTest as CausalTest
 from probes.causal import does_it_matter as does_it_matter
 from probes.causal import logit_difference as logit_difference
 from probes.ccs import CCS as CCS
@@ -55,7 +55,7 @@ __all__ = [
     "LeastSquares",
     "Logistic",
     "MassMean",
-    "Mattering",
+    "CausalTest",
     "MeanProjection",
     "Multinomial",
     "Probe",

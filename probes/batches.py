@@ -15,7 +15,7 @@ Paired: TypeAlias = tuple[Float[Tensor, "_ d_model"], Shaped[Tensor, "_ ..."]]
 
 
 @runtime_checkable
-class Located(Protocol):
+class LocatedBatches(Protocol):
     """Batches that know where their rows come from."""
 
     site: Site
@@ -23,7 +23,7 @@ class Located(Protocol):
 
 
 @final
-class Reread:
+class CheckedBatches:
     """Batches read again on each pass, checked, their rows in float64.
 
     Attributes:
@@ -39,7 +39,7 @@ class Reread:
 
     Examples:
         ```python
-        Reread([(x[:100], y[:100]), (x[100:], y[100:])]).y
+        CheckedBatches([(x[:100], y[:100]), (x[100:], y[100:])]).y
         ```
     """
 
@@ -64,7 +64,7 @@ class Reread:
 
 
 @final
-class Relabelled:
+class RelabelledBatches:
     """The same rows with other labels, given for all of them in order."""
 
     def __init__(self, rows: Iterable[Paired], y: Shaped[Tensor, "n ..."]) -> None:

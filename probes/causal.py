@@ -7,6 +7,7 @@ from typing import TypeAlias, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Direction, Intervention, Model, Position, capture, intervene
 from hooks.border import Count, Natural
@@ -46,7 +47,7 @@ class Effect:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Mattering:
+class CausalTest:
     """The behaviour as it is, and what erasing, adding and reflecting a direction does to it."""
 
     direction: Direction
@@ -108,7 +109,8 @@ def does_it_matter(
     at: Position = everywhere,
     draws: Count = 39,
     seed: Natural = 0,
-) -> Mattering:
+    progress: bool = False,
+) -> CausalTest:
     """Test whether the model uses a direction, or whether it can only be read.
 
     With u the unit direction and m the mean of a.u over the selected tokens: erasing is a - (a.u - m) u, reflecting
@@ -142,15 +144,19 @@ def does_it_matter(
     g = torch.Generator().manual_seed(seed)
     others = torch.nn.functional.normalize(torch.randn(draws, len(unit), generator=g), dim=1)
 
+    bar = tqdm(total=3 * (1 + draws), desc="changes", disable=not progress)
+
     def change(amount: Amount, along: Float[Tensor, "d_model"]) -> Float[Tensor, "example"]:
         with intervene(model, {site: _move_along(direction, amount, along, at)}):
+            bar.update()
             return _measure(behaviour, model, texts) - baseline
 
-    effects = {
-        name: _effect(change(amount, unit), torch.stack([change(amount, r).abs().mean() for r in others]), seed)
-        for name, amount in amounts.items()
-    }
-    return Mattering(direction, baseline, **effects)
+    with bar:
+        effects = {
+            name: _effect(change(amount, unit), torch.stack([change(amount, r).abs().mean() for r in others]), seed)
+            for name, amount in amounts.items()
+        }
+    return CausalTest(direction, baseline, **effects)
 
 
 def _first(model: Model, answer: str | int) -> int:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probes.batches import Reread
+from probes.batches import CheckedBatches
 from probes.checks import check_rows, check_two
 
 Labelled: TypeAlias = tuple[Float[Tensor, "_ d_model"], Bool[Tensor, "_"]]
@@ -29,13 +29,13 @@ def reread_batches(batches: Batches) -> tuple[Batches, torch.dtype]:
         rows, dtype = reread_batches([(x[:100], y[:100]), (x[100:], y[100:])])
         ```
     """
-    rows = Reread(batches)
+    rows = CheckedBatches(batches)
     check_two(rows.y, rows.y)
     return rows, rows.dtype
 
 
 @final
-class Unlabelled:
+class UnlabelledRows:
     """The rows of labelled batches, read again on each pass."""
 
     def __init__(self, rows: Batches) -> None:
@@ -53,7 +53,7 @@ def drop_labels(rows: Batches) -> Iterable[Float[Tensor, "_ d_model"]]:
         X = drop_labels([(x, y)])
         ```
     """
-    return [x for x, _ in rows] if isinstance(rows, list) else Unlabelled(rows)
+    return [x for x, _ in rows] if isinstance(rows, list) else UnlabelledRows(rows)
 
 
 def convert_rows(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelled:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hooks.errors import InvalidArgument
 from probes.arrays import Array, Table, tensor
-from probes.batches import Paired, Relabelled, Reread, covariances
+from probes.batches import CheckedBatches, Paired, RelabelledBatches, covariances
 from probes.checks import check_finite, check_lengths
 from probes.eraser import Eraser
 from probes.labels import number_labels
@@ -58,9 +58,9 @@ class LEACE(Eraser):
         Raises:
             InvalidArgument: as `fit`, or batches that cannot be read again.
         """
-        rows = Reread(batches)
+        rows = CheckedBatches(batches)
         concept = _columns(rows.y)
-        self._learn(Relabelled(rows, concept), concept)
+        self._learn(RelabelledBatches(rows, concept), concept)
         self.n_features_in_ = len(self.mean_)
         return self
 

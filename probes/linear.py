@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks import Direction, Site
 from hooks.errors import InvalidArgument
 from probes.arrays import Array, Table, like, tensor
-from probes.batches import Located
+from probes.batches import LocatedBatches
 from probes.classifier import TwoClasses
 from probes.estimator import Estimator, check_fitted
 from probes.labelled_rows import Batches, Labelled, class_means, convert_rows, drop_labels, reread_batches
@@ -130,7 +130,7 @@ class LinearProbe(TwoClasses, Linear, ABC):
         self.classes_ = torch.tensor([False, True])
         self._learn(rows, dtype, None)
         self.n_features_in_ = len(self.coef_)
-        if isinstance(batches, Located):
+        if isinstance(batches, LocatedBatches):
             self.at_site(batches.site, batches.fingerprint)
         return self
 

@@ -11,11 +11,11 @@ from hooks import Direction, Site
 from hooks.errors import InvalidArgument
 from probes.affine import Softmax, fit_affine
 from probes.arrays import Array, Table, like, tensor
-from probes.batches import Paired, Reread
+from probes.batches import CheckedBatches, Paired
 from probes.checks import check_positive
 from probes.classifier import Classifier
 from probes.estimator import check_fitted
-from probes.labelled_rows import Unlabelled
+from probes.labelled_rows import UnlabelledRows
 from probes.labels import ClassWeight, number_labels, select_classes
 from probes.lbfgs import Rows, all_together
 
@@ -75,9 +75,9 @@ class Multinomial(Classifier):
             InvalidArgument: as `fit`, or batches that cannot be read again.
             NotConverged: not converged after `max_iter` steps.
         """
-        rows = Reread(batches)
+        rows = CheckedBatches(batches)
         number, self.classes_ = number_labels(rows.y)
-        self._learn(Unlabelled(rows), number, None, rows.dtype)
+        self._learn(UnlabelledRows(rows), number, None, rows.dtype)
         self.n_features_in_ = self.coef_.shape[1]
         return self
 

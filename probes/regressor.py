@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hooks.errors import InvalidArgument
 from probes.arrays import Array, Table, like, tensor
-from probes.batches import Located, Paired, Relabelled, Reread, covariances
+from probes.batches import CheckedBatches, LocatedBatches, Paired, RelabelledBatches, covariances
 from probes.checks import check_lengths, check_target
 from probes.estimator import check_fitted
-from probes.labelled_rows import Unlabelled
+from probes.labelled_rows import UnlabelledRows
 from probes.labels import convert_weights
 from probes.linear import Linear
 
@@ -67,13 +67,13 @@ class LinearRegressor(Linear, ABC):
         Raises:
             InvalidArgument: as `fit`, or batches that cannot be read again.
         """
-        rows = Reread(batches)
+        rows = CheckedBatches(batches)
         check_target(rows.y)
-        mean, middle, xx, xy = covariances(Relabelled(rows, rows.y[:, None]))
+        mean, middle, xx, xy = covariances(RelabelledBatches(rows, rows.y[:, None]))
         w = self._solve_normal(xx, xy[:, 0], len(rows.y))
-        self._keep_weights(w, mean, middle[0], Unlabelled(rows), rows.dtype)
+        self._keep_weights(w, mean, middle[0], UnlabelledRows(rows), rows.dtype)
         self.n_features_in_ = len(w)
-        if isinstance(batches, Located):
+        if isinstance(batches, LocatedBatches):
             self.at_site(batches.site, batches.fingerprint)
         return self
 

@@ -10,7 +10,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from tqdm import tqdm
 
-from hooks import Model, load
+from hooks import Model, Network, load
+from interp.postcard import load_net, new_net
 from tests import shapes
 
 torch.set_num_threads(1)
@@ -34,6 +35,20 @@ def unchecked() -> Iterator[None]:
     """Thousands of steps without a check of every shape, which costs more than they do; shorter tests check them."""
     with shapes.unchecked():
         yield
+
+
+@pytest.fixture(scope="module")
+def convnet() -> Network:
+    """An untrained small convnet of the bundled pictures."""
+    net: Any = load_net(new_net("convnet", small=True))
+    return net
+
+
+@pytest.fixture(scope="module")
+def tower() -> Network:
+    """The picture tower of an untrained small CLIP of the bundled pictures."""
+    clip: Any = load_net(new_net("clip", small=True))
+    return clip.image
 
 
 @cache

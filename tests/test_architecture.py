@@ -353,18 +353,6 @@ def exported(module: Module) -> set[str] | None:
     return None
 
 
-TWICE = {  # a public name that means two things in one package, and why it may
-    "hooks Block": "a layer of a model, a row of open interventions, a run of documents: each private to its file",
-    "hooks Said": "the fields of a file's header, each beside the class that the file holds",
-    "hooks blocks": "the layers of a model, and the runs of documents of a data set",
-    "hooks check_fits": "an intervention at a site, a store on a disk",
-    "hooks record": "of a file's bytes, of a shard",
-    "interp.lenses read": "a lens read from the hub, a text read through a lens",
-    "interp.memory Said": "the fields of a file's header",
-    "interp.sae times_rows": "one product, plain and as a kernel",
-}
-
-
 def no_name_means_two_things(root: Path) -> list[str]:
     """No public function or class is defined twice in one package: hooks, probes, or a folder of interp.
 
@@ -378,9 +366,7 @@ def no_name_means_two_things(root: Path) -> list[str]:
                 continue
             if not any(isinstance(one, ast.Name) and one.id == "overload" for one in node.decorator_list):
                 found.setdefault(f"{package} {node.name}", []).append(m.path)
-    return [
-        f"{name} is in {' and '.join(paths)}" for name, paths in found.items() if len(paths) > 1 and name not in TWICE
-    ]
+    return [f"{name} is in {' and '.join(paths)}" for name, paths in found.items() if len(paths) > 1]
 
 
 BUILT_IN = ("ValueError", "TypeError", "KeyError", "IndexError", "RuntimeError", "OSError", "FileNotFoundError")

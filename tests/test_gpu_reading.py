@@ -12,7 +12,7 @@ from hooks.interventions import add, clamp, mean, noise, project_out, replace, s
 from hooks.position import Position, after, everywhere, first, generated, index, last, prompt, special, substring
 from hooks.position import slice as between
 from hooks.site import attn_out, embed, logits, mlp_act, mlp_out, pattern, resid_post, resid_pre, z
-from hooks.store import ActivationStore, Shuffled
+from hooks.store import ActivationStore, ShuffledRows
 from interp.circuits import (
     attribution_patching,
     denoising,
@@ -224,7 +224,9 @@ def test_a_store_written_from_a_gpu_holds_what_one_from_the_cpu_holds(cpu: Model
     for site in sites:
         same(ours[:][site], theirs[:][site])
     assert torch.equal(ours[:].ids, theirs[:].ids)
-    orders = [[batch[resid_post[3]] for batch in Shuffled(store, [resid_post[3]], batch_size=8)] for store in stores]
+    orders = [
+        [batch[resid_post[3]] for batch in ShuffledRows(store, [resid_post[3]], batch_size=8)] for store in stores
+    ]
     for one, other in zip(*orders, strict=True):
         same(one, other)
 

@@ -29,7 +29,7 @@ Factor: TypeAlias = float | Float[Tensor, "..."]
 
 @final
 @dataclass(frozen=True)
-class Captured:
+class CapturedBlock:
     """One block with what was captured around it.
 
     Attributes:
@@ -88,32 +88,32 @@ def block_laws(model: Model, acts: Values, eager: Values) -> Iterator[Check]:
         ```
     """
     for block in model.structure.blocks:
-        captured = Captured(model, block, model.parts(block), acts, eager)
+        captured = CapturedBlock(model, block, model.parts(block), acts, eager)
         for name, law in _LAWS:
             yield from measure_laws(name, partial(law, captured))
 
 
-def _middle_adds(b: Captured) -> Iterator[Check]:
+def _middle_adds(b: CapturedBlock) -> Iterator[Check]:
     """resid_mid, out of resid_pre and what mixes tokens."""
-    middle = b.block.middle
+    middle = b.block.sums.middle
     if middle is not None and b.has("resid_mid", "resid_pre"):
         yield from _sum(b, "attention adds", "resid_mid", middle, "resid_pre")
 
 
-def _end_adds(b: Captured) -> Iterator[Check]:
+def _end_adds(b: CapturedBlock) -> Iterator[Check]:
     """resid_post, out of resid_mid and what is added after it."""
-    expr, middle = b.block.expr, b.block.middle
-    if expr is not None and middle is not None and b.has("resid_mid", "resid_post"):
-        yield from _sum(b, "feed-forward adds", "resid_post", from_stage(expr, middle), "resid_mid")
+    end, middle = b.block.sums.end, b.block.sums.middle
+    if end is not None and middle is not None and b.has("resid_mid", "resid_post"):
+        yield from _sum(b, "feed-forward adds", "resid_post", from_stage(end, middle), "resid_mid")
 
 
-def _block_adds(b: Captured) -> Iterator[Check]:
+def _block_adds(b: CapturedBlock) -> Iterator[Check]:
     """resid_post, out of resid_pre and all that is added."""
-    if b.block.expr is not None and b.has("resid_post", "resid_pre") and not b.model.paths.norms_after:
-        yield from _sum(b, "block adds", "resid_post", b.block.expr, "resid_pre")
+    if b.block.sums.end is not None and b.has("resid_post", "resid_pre") and not b.model.paths.norms_after:
+        yield from _sum(b, "block adds", "resid_post", b.block.sums.end, "resid_pre")
 
 
-def _sum(b: Captured, law: str, made: str, expr: Expr, stream: str) -> Iterator[Check]:
+def _sum(b: CapturedBlock, law: str, made: str, expr: Expr, stream: str) -> Iterator[Check]:
     """left = the sum as it was traced, of what is captured now; relative to the terms where it is a plain sum."""
     names = [site.name if site.name != "module" else str(site) for site in b.block.terms]
     inside = [b.block.terms[i] for i in sorted(terms_of(expr))]
@@ -126,7 +126,7 @@ def _sum(b: Captured, law: str, made: str, expr: Expr, stream: str) -> Iterator[
     yield b.check(law, states, error, 1, made, *inside, stream)
 
 
-def _projects(b: Captured, name: str) -> Iterator[Check]:
+def _projects(b: CapturedBlock, name: str) -> Iterator[Check]:
     """What attention reads, projected: q = W_Q LN1(resid_pre) + b, and k and v alike."""
     if not b.has("resid_pre", name):
         return
@@ -151,7 +151,7 @@ def _or_traced(said: Check, traced: Iterator[Check]) -> Check:
     return replace(seen, law=said.law) if seen.holds else said
 
 
-def _heads_write(b: Captured) -> Iterator[Check]:
+def _heads_write(b: CapturedBlock) -> Iterator[Check]:
     """z W_O summed over heads."""
     if b.has("z", "attn_out"):
         factor, norm = b._writes("attn_out")
@@ -160,7 +160,7 @@ def _heads_write(b: Captured) -> Iterator[Check]:
         yield b.check("heads write", states, miss(b["attn_out"], made), b["z"][0, 0].numel(), "z", "attn_out")
 
 
-def _reads_stage(b: Captured, name: str, part: str | None) -> Iterator[Check]:
+def _reads_stage(b: CapturedBlock, name: str, part: str | None) -> Iterator[Check]:
     """What a part reads, or what it makes of that: of a stage of the stream, through a norm."""
     if name not in b.block.reads or not b.has(name, "resid_pre") or (part is not None and part not in b.part):
         return
@@ -181,7 +181,7 @@ def _reads_stage(b: Captured, name: str, part: str | None) -> Iterator[Check]:
     yield b.check(f"{name} is read", states, error, n, name, "resid_pre")
 
 
-def _cross_heads_write(b: Captured) -> Iterator[Check]:
+def _cross_heads_write(b: CapturedBlock) -> Iterator[Check]:
     """cross_z W_O summed over heads."""
     if b.has("cross_z", "cross_out"):
         factor, norm = b._writes("cross_out")
@@ -191,7 +191,7 @@ def _cross_heads_write(b: Captured) -> Iterator[Check]:
         yield b.check("cross heads write", states, error, b["cross_z"][0, 0].numel(), "cross_z", "cross_out")
 
 
-def _heads_average(b: Captured) -> Iterator[Check]:
+def _heads_average(b: CapturedBlock) -> Iterator[Check]:
     """What z averages; of a pattern that is read at a kernel see `kernels`."""
     for site in map(b.block.site, PATTERNS):
         if site in b.eager and b.model.taps[site].inside is None:
@@ -217,7 +217,7 @@ def average_laws(model: Model, acts: Values, site: Site) -> Iterator[Check]:
                     tuple(sites))  # fmt: skip
 
 
-def _pattern_weighs(b: Captured) -> Iterator[Check]:
+def _pattern_weighs(b: CapturedBlock) -> Iterator[Check]:
     """Rows of a pattern are weights; what they lack of 1 a head spends on no token (attention sinks)."""
     for site in map(b.block.site, PATTERNS):
         if site in b.eager:
@@ -227,7 +227,7 @@ def _pattern_weighs(b: Captured) -> Iterator[Check]:
             yield b.check("rows weigh", "pattern >= 0, Σ_pos pattern <= 1", error, pattern.shape[-1], site)
 
 
-def _memories_write(b: Captured) -> Iterator[Check]:
+def _memories_write(b: CapturedBlock) -> Iterator[Check]:
     """mlp_act W_out, or the whole feed-forward layer where it has no one output projection."""
     factor, norm = b._writes("mlp_out") if b.has("mlp_out") else (1.0, nn.Identity())
     if "mlp.out" in b.part and b.has("mlp_act", "mlp_out"):
@@ -247,7 +247,7 @@ def _memories_write(b: Captured) -> Iterator[Check]:
         yield b.check("feed-forward writes", states, error, b.model.d_model, "mlp_in", "mlp_out")
 
 
-def _feed_forward_reads(b: Captured) -> Iterator[Check]:
+def _feed_forward_reads(b: CapturedBlock) -> Iterator[Check]:
     before = "resid_mid" if b.has("resid_mid") else "resid_pre"
     if b.has("mlp_in", before):
         norm, called = b.reads("mlp", "ln2")
@@ -257,7 +257,7 @@ def _feed_forward_reads(b: Captured) -> Iterator[Check]:
         yield _or_traced(said, _reads_stage(b, "mlp_in", None))
 
 
-def _keys_match(b: Captured) -> Iterator[Check]:
+def _keys_match(b: CapturedBlock) -> Iterator[Check]:
     if b.has("mlp_in", "mlp_pre"):
         joint = b.part.get("mlp.gate_up")
         first = joint or b.part["mlp.gate" if "mlp.gate" in b.part else "mlp.in"]
@@ -267,12 +267,12 @@ def _keys_match(b: Captured) -> Iterator[Check]:
         yield b.check("keys match", "mlp_pre = W_in mlp_in + b", error, b.model.d_model, "mlp_pre", "mlp_in")
 
 
-def _memories_fire(b: Captured) -> Iterator[Check]:
+def _memories_fire(b: CapturedBlock) -> Iterator[Check]:
     if b.has("mlp_in", "mlp_pre", "mlp_act"):
         yield _nonlinearity(b)
 
 
-_LAWS: tuple[tuple[str, Callable[[Captured], Iterator[Check]]], ...] = (
+_LAWS: tuple[tuple[str, Callable[[CapturedBlock], Iterator[Check]]], ...] = (
     ("attention adds", _middle_adds),
     ("feed-forward adds", _end_adds),
     ("block adds", _block_adds),
@@ -294,7 +294,7 @@ _LAWS: tuple[tuple[str, Callable[[Captured], Iterator[Check]]], ...] = (
 )
 
 
-def _nonlinearity(b: Captured) -> Check:
+def _nonlinearity(b: CapturedBlock) -> Check:
     act = b.part.get("mlp.act") or activation(b.block.module, b.part, b.model.hf.config.get_text_config())
     made, states = act(b["mlp_pre"]), "mlp_act = act(mlp_pre)"
     if "mlp.gate_up" in b.part:

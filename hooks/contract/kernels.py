@@ -7,13 +7,13 @@ from typing import final
 
 from torch import Tensor
 
-from hooks.attention import InKernel, KernelCall, every_kernel
+from hooks.attention import KernelAccessor, KernelCall, every_kernel
 from hooks.contract.block_identities import average_laws
 from hooks.contract.report import Check
 from hooks.contract.rounding import SLACK, Values, miss, unit
 from hooks.forward import forward
 from hooks.model import Model
-from hooks.taps import Inside, Tap
+from hooks.taps import Accessor, Tap
 from hooks.temporary import Temporary
 from hooks.tokens import Tokens
 
@@ -24,7 +24,7 @@ class _Read:
     """What the kernels of a pass gave, and for each module, call by call, what its own gave and should give."""
 
     given: list[Tensor] = field(default_factory=list)
-    own: dict[Inside | None, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    own: dict[Accessor | None, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     def note(self, tap: Tap, call: KernelCall) -> None:
         both = _by_token(tap, call.output()), _by_token(tap, call.average())
@@ -44,7 +44,7 @@ def kernel_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
         [check.error for check in kernel_laws(model, acts.values, tokens)]
         ```
     """
-    taps = {site: tap for site, tap in model.taps.items() if isinstance(tap.inside, InKernel)}
+    taps = {site: tap for site, tap in model.taps.items() if isinstance(tap.inside, KernelAccessor)}
     if not taps:
         return
     read, allowed = _read(model, text), SLACK * unit(model.dtype, text.ids.shape[1])
@@ -65,7 +65,7 @@ def kernel_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
 
 def _read(model: Model, text: Tokens) -> _Read:
     read = _Read()
-    inside = {tap.inside: tap for tap in model.taps.values() if isinstance(tap.inside, InKernel)}
+    inside = {tap.inside: tap for tap in model.taps.values() if isinstance(tap.inside, KernelAccessor)}
     with Temporary() as changes, every_kernel(read.given.append):
         for one, tap in inside.items():
             changes.make(lambda: None, one.end)

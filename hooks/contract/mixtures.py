@@ -13,7 +13,7 @@ from hooks.model import Model
 from hooks.site import Site
 from hooks.structure import Block
 from hooks.tokens import Tokens
-from hooks.tracing.experts import Found
+from hooks.tracing.experts import TracedMixture
 
 _AT = 1
 IN_ORDER_OF_CHOICE = ("expert_choice", "expert_weights", "expert_act", "expert_out")
@@ -38,7 +38,9 @@ def mixture_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
             yield from measure_laws("choice follows", partial(_choice_follows, model, block, text))
 
 
-def _experts_add(model: Model, block: Block, found: Found, term: int, acts: Values, text: Tokens) -> Iterator[Check]:
+def _experts_add(
+    model: Model, block: Block, found: TracedMixture, term: int, acts: Values, text: Tokens
+) -> Iterator[Check]:
     """mlp_out = Σ_k expert_weights expert_out + shared_out, through what norms and scales it before it is added."""
     total = block.terms[term]
     weights, out, act, shared = map(block.site, ("expert_weights", "expert_out", "expert_act", "shared_out"))
@@ -57,7 +59,9 @@ def _experts_add(model: Model, block: Block, found: Found, term: int, acts: Valu
     yield Check("experts add", f"{called} = {states}", error, SLACK * unit(model.dtype, model.d_model), sites)
 
 
-def _experts_give(model: Model, block: Block, found: Found, term: int, acts: Values, text: Tokens) -> Iterator[Check]:
+def _experts_give(
+    model: Model, block: Block, found: TracedMixture, term: int, acts: Values, text: Tokens
+) -> Iterator[Check]:
     """The same of the module of experts alone, where a sublayer does more with what it gives than is understood."""
     del term
     weights, out, act = map(block.site, ("expert_weights", "expert_out", "expert_act"))

@@ -127,7 +127,7 @@ def _needs(model: Model, site: Site, sound: Collection[Site]) -> tuple[Site, ...
         return (here(site.name[:-1] + "pattern"),)
     if site.name in _ADDED and _adds_plainly(model, site):
         later = {"resid_pre": ("attn_out", "mlp_out"), "mlp_out": ()}.get(site.name, ("mlp_out",))
-        later = () if _block(model, site).middle is None and site.name == "attn_out" else later
+        later = () if _block(model, site).sums.middle is None and site.name == "attn_out" else later
         return (here("resid_post"), *(here(name) for name in later))
     there = [here(name) for name in _NEXT[site.name]]
     return next(((one,) for one in there if one in sound), (there[-1],))
@@ -142,7 +142,7 @@ def _adds_plainly(model: Model, site: Site) -> bool:
     """Whether the block of a site is a plain sum of the stream, attention and feed-forward."""
     block = _block(model, site)
     names = {one.name for one in block.terms}
-    return block.expr is not None and is_plain(block.expr) and names == {"attn_out", "mlp_out"}
+    return block.sums.end is not None and is_plain(block.sums.end) and names == {"attn_out", "mlp_out"}
 
 
 def _write_noise(row: int, site: Site, a: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from hooks.store.packing import Packing as Packing
 from hooks.store.packing import packed as packed
 from hooks.store.packing import separate as separate
 from hooks.store.plan import Plan as Plan
-from hooks.store.shuffle import Shuffled as Shuffled
+from hooks.store.shuffle import ShuffledRows as ShuffledRows
 from hooks.store.store import ActivationStore as ActivationStore
 from hooks.store.store import StoredRows as StoredRows
 
@@ -26,7 +26,7 @@ __all__ = [
     "ActivationStore",
     "Packing",
     "Plan",
-    "Shuffled",
+    "ShuffledRows",
     "StoredRows",
     "count",
     "harvest",

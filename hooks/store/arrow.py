@@ -38,7 +38,9 @@ def to_dataset(store: ActivationStore, sites: Asked) -> "Dataset":
 
     wanted = store.only(sites)
     if store.dtype == torch.bfloat16:
-        raise InvalidArgument(f"a datasets object has no bfloat16, and {store!r} is: use Shuffled, or harvest float16")
+        raise InvalidArgument(
+            f"a datasets object has no bfloat16, and {store!r} is: use ShuffledRows, or harvest float16"
+        )
     columns = {str(site): [] for site in wanted} | {TOKEN: []}
     for number in range(len(store.columns)):
         for site in wanted:

@@ -25,12 +25,13 @@ _READERS = {
     ".text": "text",
     ".csv": "csv",
     ".arrow": "arrow",
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp"), "imagefolder"),
 }
 
 
 @final
 @dataclass(frozen=True)
-class Block:
+class DocumentBlock:
     """Some consecutive documents: what becomes one shard.
 
     Attributes:
@@ -49,7 +50,8 @@ def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":
 
     Args:
         source: files that end in .parquet, .jsonl, .json, .txt, .csv or .arrow (a text file is one document per
-            line), a folder of such, a glob, or a hub name such as `roneneldan/TinyStories`.
+            line), pictures that end in .png, .jpg, .jpeg or .webp, a folder of such, a glob, or a hub name such as
+            `roneneldan/TinyStories`.
         split: of a data set of the hub.
 
     Raises:
@@ -73,14 +75,14 @@ def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":
                 f"no data at '{source}': it is no file, and no data set the Hugging Face hub gave "
                 f"({str(error).splitlines()[0]})"
             ) from error
-    ending = Path(files[0]).suffix
+    ending = Path(files[0]).suffix.lower()
     if ending not in _READERS:
         raise InvalidArgument(f"'{source}' ends in '{ending}', and what is read ends in {nearest(ending, _READERS)}")
     return load_dataset(_READERS[ending], data_files=files, split="train", streaming=True)
 
 
 def count(source: str | Path) -> int | None:
-    """Return how many documents local files of text, JSON lines or parquet hold; None for all others.
+    """Return how many documents local files of text, JSON lines, parquet or pictures hold; None for all others.
 
     Examples:
         ```python
@@ -89,6 +91,10 @@ def count(source: str | Path) -> int | None:
     """
     path = Path(source)
     files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _READERS)
+        if not all(_READERS[file.suffix.lower()] == "imagefolder" for file in files):
+            return None
     counts = [_count(file) for file in files if file.is_file()]
     return sum(n for n in counts if n is not None) if counts and None not in counts else None
 
@@ -98,6 +104,8 @@ def _count(file: Path) -> int | None:
         from pyarrow.parquet import ParquetFile
 
         return ParquetFile(file).metadata.num_rows
+    if _READERS.get(file.suffix.lower()) == "imagefolder":
+        return 1
     if file.suffix not in (".txt", ".text", ".jsonl"):
         return None
     with file.open("rb") as lines:
@@ -163,7 +171,7 @@ def sample(data: Data, n: int, model: AnyModel) -> Documents:
     return next((_documents(rows, model) for rows in data.iter(batch_size=n)), [])
 
 
-def blocks(data: Data, size: int, here: Process, model: AnyModel) -> Iterator[Block]:
+def document_blocks(data: Data, size: int, here: Process, model: AnyModel) -> Iterator[DocumentBlock]:
     """Yield this process's blocks of `size` documents.
 
     Blocks are cut within each source shard of a stream, so that their content does not depend on the number of
@@ -172,20 +180,20 @@ def blocks(data: Data, size: int, here: Process, model: AnyModel) -> Iterator[Bl
 
     Examples:
         ```python
-        [block.name for block in blocks(as_dataset(texts), 256, Process(0, 1), model)]
+        [block.name for block in document_blocks(as_dataset(texts), 256, Process(0, 1), model)]
         ```
     """
     if (documents := length(data)) is not None:
         for number in _part(-(-documents // size), here):
             rows = slice(number * size, (number + 1) * size)
-            yield Block(_name(0, number), lambda rows=rows: _documents(data[rows], model), number)
+            yield DocumentBlock(_name(0, number), lambda rows=rows: _documents(data[rows], model), number)
         return
     shared = data.num_shards < here.world
     for source in range(data.num_shards) if shared else _part(data.num_shards, here):
         stream = data if data.num_shards == 1 else data.shard(data.num_shards, source)
         for number, rows in enumerate(stream.iter(batch_size=size)):
             if not shared or (source + number) % here.world == here.rank:
-                yield Block(_name(source, number), lambda rows=rows: _documents(rows, model), number)
+                yield DocumentBlock(_name(source, number), lambda rows=rows: _documents(rows, model), number)
 
 
 def _part(n: int, here: Process) -> Iterator[int]:

@@ -17,7 +17,7 @@ from hooks.fingerprint import fingerprint
 from hooks.network import AnyModel
 from hooks.position import Position, everywhere
 from hooks.site import Site
-from hooks.store.documents import Block, Data, blocks
+from hooks.store.documents import Data, DocumentBlock, document_blocks
 from hooks.store.folder import Folder
 from hooks.store.job import Job, duplicates, job
 from hooks.store.manifest import (
@@ -34,8 +34,8 @@ from hooks.store.manifest import (
     settle,
     size,
 )
-from hooks.store.packing import Documents, Packing, Placed
-from hooks.store.plan import Plan, Probe, check_fits, estimate, probe
+from hooks.store.packing import DocumentLayout, Documents, Packing
+from hooks.store.plan import HarvestSample, Plan, check_disk_space, estimate, probe
 from hooks.store.processes import Process, processes
 from hooks.store.shard import Sealer, ShardWriter, documents_checksum, token_checksums
 from hooks.store.store import ActivationStore
@@ -175,7 +175,7 @@ def _is_whole(task: Job, settings: Settings, here: Process) -> bool:
         return False
     check_settings(task.folder, Manifest.read(task.folder).settings, settings)
     seen = missing = 0
-    for block in blocks(task.data, task.documents_per_shard, here, task.model):
+    for block in document_blocks(task.data, task.documents_per_shard, here, task.model):
         seen += 1
         missing += block.name not in done
         if block.name in done:
@@ -190,7 +190,7 @@ def _is_whole(task: Job, settings: Settings, here: Process) -> bool:
 def _plan(
     task: Job,
     settings: Settings,
-    probed: Probe,
+    probed: HarvestSample,
     here: Process,
     documents: int | None,
     tell: Callable[[str], None] | None,
@@ -206,7 +206,7 @@ def _plan(
 def _fill(
     task: Job,
     settings: Settings,
-    probed: Probe,
+    probed: HarvestSample,
     here: Process,
     documents: int | None,
     tell: Callable[[str], None] | None,
@@ -236,7 +236,7 @@ def _write_part(
     """Write this process's missing shards; return how many it has. The finished ones are compared with the data."""
     seen, begun = 0, _versions(task.model)
     with Sealer() as sealer:
-        for block in blocks(task.data, task.documents_per_shard, here, task.model):
+        for block in document_blocks(task.data, task.documents_per_shard, here, task.model):
             seen += 1
             if block.name in done:
                 _check_same(task, block, done[block.name])
@@ -270,13 +270,13 @@ def _give_up(task: Job, shards: Sequence[Shard], _: BaseException) -> None:
 
 
 def _write(
-    task: Job, block: Block, settings: Settings, same_as: Same, bar: "tqdm[NoReturn]"
+    task: Job, block: DocumentBlock, settings: Settings, same_as: Same, bar: "tqdm[NoReturn]"
 ) -> tuple[ShardWriter, int, int, str]:
     """Write the rows of a block, all but sealed; return how many rows and documents, and what was read."""
     read = block.read()
     placed, ids, offsets = _place_documents(task, read)
     documents = len(offsets) - 1
-    check_fits(task.folder.url, size(settings, len(ids), documents), task.folder.free())
+    check_disk_space(task.folder.url, size(settings, len(ids), documents), task.folder.free())
     writer = ShardWriter(task.folder, block.name, entry_bytes(settings))
     try:
         writer.add(TOKEN, ids)
@@ -293,7 +293,9 @@ def _write(
     return writer, len(ids), documents, documents_checksum(read)
 
 
-def _place_documents(task: Job, documents: Documents) -> tuple[Placed | None, Int[Tensor, "n"], Int[Tensor, "_"]]:
+def _place_documents(
+    task: Job, documents: Documents
+) -> tuple[DocumentLayout | None, Int[Tensor, "n"], Int[Tensor, "_"]]:
     """Documents laid out for the model, the ids of their rows, and where each document begins."""
     placed = task.place(documents)
     if placed is None:
@@ -301,7 +303,7 @@ def _place_documents(task: Job, documents: Documents) -> tuple[Placed | None, In
     return placed, *task.select_rows(placed, len(documents))
 
 
-def _check_same(task: Job, block: Block, shard: Shard) -> None:
+def _check_same(task: Job, block: DocumentBlock, shard: Shard) -> None:
     """Raise where a finished shard is of other documents, or the first of other tokens: of another tokenizer."""
     documents = block.read()
     same = documents_checksum(documents) == shard.read

@@ -20,7 +20,7 @@ from hooks.site import PATTERNS, Site
 from hooks.store.documents import Data, as_dataset, sample
 from hooks.store.folder import Folder
 from hooks.store.manifest import DTYPES, Settings
-from hooks.store.packing import Documents, Packing, Placed, packed
+from hooks.store.packing import DocumentLayout, Documents, Packing, packed
 from hooks.store.places import as_items, places
 
 
@@ -58,7 +58,7 @@ class Job:
             documents_per_shard=self.documents_per_shard,
         )
 
-    def batches(self, placed: Placed) -> Iterator[Activations]:
+    def batches(self, placed: DocumentLayout) -> Iterator[Activations]:
         """Yield the activations of documents laid out, batch by batch.
 
         Examples:
@@ -69,7 +69,7 @@ class Job:
         """
         return stream(self.model, placed.tokens, self.sites, batch_size=self.batch_size)
 
-    def place(self, documents: Documents) -> Placed | None:
+    def place(self, documents: Documents) -> DocumentLayout | None:
         """Lay documents out; None when they have no tokens.
 
         Examples:
@@ -79,7 +79,7 @@ class Job:
         """
         return self.packing.place(self.model, documents)
 
-    def select_rows(self, placed: Placed, documents: int) -> tuple[Int[Tensor, "n"], Int[Tensor, "_"]]:
+    def select_rows(self, placed: DocumentLayout, documents: int) -> tuple[Int[Tensor, "n"], Int[Tensor, "_"]]:
         """Return the ids of the tokens that become rows, and at which row each document begins, the end included.
 
         Examples:

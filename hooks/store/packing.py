@@ -27,7 +27,7 @@ LONGEST = 1024
 
 @final
 @dataclass(frozen=True, eq=False)
-class Placed:
+class DocumentLayout:
     """Documents laid out for the model.
 
     Attributes:
@@ -56,7 +56,7 @@ class Packing:
     """
 
     name: str
-    place: Callable[[Any, Any], Placed | None] = field(compare=False, repr=False)
+    place: Callable[[Any, Any], DocumentLayout | None] = field(compare=False, repr=False)
     joins: bool = False
 
     def __repr__(self) -> str:
@@ -74,7 +74,7 @@ def separate(context: Count | None = None) -> Packing:
         separate(128)
     """
 
-    def place(model: Model, documents: Texts) -> Placed | None:
+    def place(model: Model, documents: Texts) -> DocumentLayout | None:
         length = _context(model, context)
         texts = tuple(one for one in documents if isinstance(one, str))
         rows, offsets = _encode(model, texts, length) if texts else ([row[:length] for row in _ids(documents)], None)
@@ -89,7 +89,7 @@ def separate(context: Count | None = None) -> Packing:
             offsets=None if offsets is None else [offsets[number] for number in kept],
         )
         document = torch.tensor(kept)[:, None].expand(tokens.ids.shape).contiguous()
-        return Placed(tokens.to(model.device), document.to(model.device))
+        return DocumentLayout(tokens.to(model.device), document.to(model.device))
 
     return Packing(f"separate({'' if context is None else context})", place)
 
@@ -108,7 +108,7 @@ def packed(context: Count | None = None) -> Packing:
         packed(128)
     """
 
-    def place(model: Model, documents: Texts) -> Placed | None:
+    def place(model: Model, documents: Texts) -> DocumentLayout | None:
         length = _context(model, context)
         begin, between = _separators(model, length)
         bare = _bare(model, documents, begin)
@@ -118,7 +118,7 @@ def packed(context: Count | None = None) -> Packing:
         tokens = pad(model.tokenizer, [[id for id, _ in row] for row in rows], model.padding_side)
         document = torch.zeros_like(tokens.ids)
         document[tokens.mask] = torch.tensor([number for row in rows for _, number in row])
-        return Placed(tokens.to(model.device), document.to(model.device))
+        return DocumentLayout(tokens.to(model.device), document.to(model.device))
 
     return Packing(f"packed({'' if context is None else context})", place, joins=True)
 

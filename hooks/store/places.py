@@ -12,7 +12,7 @@ from hooks.errors import InvalidArgument, InvalidType
 from hooks.images import Images, is_picture
 from hooks.network import Network
 from hooks.site import Site
-from hooks.store.packing import Packing, Placed
+from hooks.store.packing import DocumentLayout, Packing
 
 
 def places(model: Network, sites: Sequence[Site], some: Images | Shaped[Tensor, "batch ..."]) -> Packing:
@@ -44,10 +44,10 @@ def places(model: Network, sites: Sequence[Site], some: Images | Shaped[Tensor, 
             )
     n = acts[first].shape[1]
 
-    def place(model: Network, items: Images | Tensor) -> Placed | None:
+    def place(model: Network, items: Images | Tensor) -> DocumentLayout | None:
         tokens = model.tokens(items).places(n, first)
         document = torch.arange(len(tokens), device=model.device)[:, None].expand(tokens.ids.shape).contiguous()
-        return Placed(tokens, document)
+        return DocumentLayout(tokens, document)
 
     return Packing("places", place)
 

@@ -93,15 +93,15 @@ class Plan:
             ```
         """
         if self.free is not None and self.bytes_to_write is not None:
-            check_fits(self.url, self.bytes_to_write, self.free)
+            check_disk_space(self.url, self.bytes_to_write, self.free)
 
 
-def check_fits(url: str, wanted: int, free: int | None) -> None:
+def check_disk_space(url: str, wanted: int, free: int | None) -> None:
     """Raise where fewer bytes are free than wanted.
 
     Examples:
         ```python
-        check_fits("store", 10, free=None)
+        check_disk_space("store", 10, free=None)
         ```
     """
     if free is not None and wanted > free:
@@ -113,7 +113,7 @@ def check_fits(url: str, wanted: int, free: int | None) -> None:
 
 @final
 @dataclass(frozen=True)
-class Probe:
+class HarvestSample:
     """What some documents and one batch showed.
 
     Attributes:
@@ -127,7 +127,7 @@ class Probe:
     same_as: dict[Site, Site]
 
 
-def probe(job: Job) -> Probe:
+def probe(job: Job) -> HarvestSample:
     """Look at some documents, and run the model on one batch of them.
 
     Raises:
@@ -151,11 +151,11 @@ def probe(job: Job) -> Probe:
     began = time.perf_counter()
     rows = job.rows(next(job.batches(placed)), job.sites[-1])
     seconds = time.perf_counter() - began
-    return Probe(len(ids) / len(some), len(rows) / seconds, same)
+    return HarvestSample(len(ids) / len(some), len(rows) / seconds, same)
 
 
 def estimate(
-    job: Job, probed: Probe, settings: Settings, *, documents: int | None, processes: int, tokens_done: int
+    job: Job, probed: HarvestSample, settings: Settings, *, documents: int | None, processes: int, tokens_done: int
 ) -> Plan:
     """Make a plan of what a probe showed.
 

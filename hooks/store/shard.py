@@ -14,7 +14,7 @@ from xxhash import xxh3_64
 from hooks.disk import checksum
 from hooks.images import Images
 from hooks.store.folder import Folder
-from hooks.store.manifest import CHUNK, DOCUMENT, TOKEN, Shard, record
+from hooks.store.manifest import CHUNK, DOCUMENT, TOKEN, Shard, record_shard
 from hooks.store.packing import Documents
 
 
@@ -107,7 +107,7 @@ class ShardWriter:
         self._open.close()
         sums = {column: sums.hexdigests() for column, sums in self._sums.items()}
         shard = Shard(self._name, rows, documents, sums, read)
-        record(self._folder, shard)
+        record_shard(self._folder, shard)
         return shard
 
     def drop(self, error: BaseException) -> None:
@@ -155,7 +155,11 @@ class Sealer:
             sealer.seal(writer, rows=100, documents=1, read=documents_checksum(["Fog"]))
             ```
         """
-        self._wait()
+        try:
+            self._wait()
+        except BaseException as error:
+            writer.drop(error)
+            raise
         self._last = self._thread.submit(writer.seal, rows, documents, read)
 
     def _wait(self) -> None:

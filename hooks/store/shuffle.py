@@ -21,7 +21,7 @@ Columns = Mapping[Site | str, Shaped[Tensor, "n ..."]]
 
 
 @final
-class Shuffled(IterableDataset[StoredRows]):
+class ShuffledRows(IterableDataset[StoredRows]):
     """One pass over a store in random order, each row once, in batches.
 
     Chunks of up to 8192 consecutive rows are read in random order, and each stretch of `buffer` rows of them is
@@ -46,7 +46,7 @@ class Shuffled(IterableDataset[StoredRows]):
     Examples:
         ```python
         for epoch in range(3):
-            for batch in Shuffled(store, resid_post[6], seed=epoch):
+            for batch in ShuffledRows(store, resid_post[6], seed=epoch):
                 batch[resid_post[6]].float()
         ```
     """

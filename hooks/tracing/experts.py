@@ -7,8 +7,9 @@ from typing import final
 import torch
 from torch import nn
 
-from hooks.dense_mixture import DenseMixture, InDenseMixture
-from hooks.experts import InExperts, Mixture, Slot
+from hooks.dense_mixture import DenseMixture, DenseMixtureAccessor
+from hooks.experts import ExpertAccessor, Mixture
+from hooks.mixture_hooks import Slot
 from hooks.site import Site
 from hooks.taps import Tap
 from hooks.temporary import grad_mode
@@ -21,7 +22,7 @@ _MATRICES = ("mm", "addmm", "bmm")
 
 @final
 @dataclass(frozen=True, eq=False)
-class Found:
+class TracedMixture:
     """A mixture of experts, and the shapes of what flows in it.
 
     Attributes:
@@ -36,7 +37,7 @@ class Found:
 
 
 @grad_mode(False)
-def mixture_of(trace: Trace, block: BlockCall, kind: Sublayer) -> Found | None:
+def mixture_of(trace: Trace, block: BlockCall, kind: Sublayer) -> TracedMixture | None:
     """Return the mixture of experts that computes a term of a block's sum; None where there is none.
 
     Cost: one call of the experts it chose.
@@ -56,7 +57,7 @@ def mixture_of(trace: Trace, block: BlockCall, kind: Sublayer) -> Found | None:
     return next((dense for call in inside if (dense := _dense(trace, block, kind, call)) is not None), None)
 
 
-def expert_taps(site: Callable[[str], Site], found: Found, d_model: int) -> Iterator[Tap]:
+def expert_taps(site: Callable[[str], Site], found: TracedMixture, d_model: int) -> Iterator[Tap]:
     """Yield where the sites of a mixture sit, in the order of the pass.
 
     Examples:
@@ -75,7 +76,7 @@ def expert_taps(site: Callable[[str], Site], found: Found, d_model: int) -> Iter
     }
     for name, (module, shape) in shapes.items():
         if module is not None:
-            inside = InDenseMixture(of, name) if isinstance(of, DenseMixture) else InExperts(of, name)
+            inside = DenseMixtureAccessor(of, name) if isinstance(of, DenseMixture) else ExpertAccessor(of, name)
             yield Tap(site(name), module, "output", shape, inside=inside)
 
 
@@ -94,7 +95,9 @@ def _slots(trace: Trace, call: Call) -> tuple[Slot, Slot, Slot] | None:
     return None
 
 
-def _found(trace: Trace, block: BlockCall, kind: Sublayer, call: Call, slots: tuple[Slot, Slot, Slot]) -> Found | None:
+def _found(
+    trace: Trace, block: BlockCall, kind: Sublayer, call: Call, slots: tuple[Slot, Slot, Slot]
+) -> TracedMixture | None:
     router, n_experts = _router(trace, block, call, trace.root(call.inputs[slots[1]]))
     made = {trace.root(value) for value in call.outputs.values()}
     explained, factor, shared, gate = _total(trace, block, kind.term.value, made)
@@ -108,10 +111,10 @@ def _found(trace: Trace, block: BlockCall, kind: Sublayer, call: Call, slots: tu
         d_expert = mixture.memories(args, kwargs).shape[-1]
     except Exception:  # a module whose experts cannot be had one by one
         d_expert = 0
-    return Found(mixture, d_expert, explained)
+    return TracedMixture(mixture, d_expert, explained)
 
 
-def _dense(trace: Trace, block: BlockCall, kind: Sublayer, call: Call) -> Found | None:
+def _dense(trace: Trace, block: BlockCall, kind: Sublayer, call: Call) -> TracedMixture | None:
     """A mixture whose module is called with a row for each expert and token, the token times the expert's score."""
     rows = [trace.tensor(value) for value in (*call.inputs.values(), *call.outputs.values())]
     if len(rows) != 2 or rows[0].shape != rows[1].shape or rows[0].ndim != 2 or rows[0].shape[0] % trace.n_pos:
@@ -135,7 +138,7 @@ def _dense(trace: Trace, block: BlockCall, kind: Sublayer, call: Call) -> Found 
         d_expert = mixture.memories(*call.given).shape[-1]
     except Exception:  # a module whose experts cannot be had one by one
         d_expert = 0
-    return Found(mixture, d_expert, explained) if bool((chosen == chosen[0]).all()) else None
+    return TracedMixture(mixture, d_expert, explained) if bool((chosen == chosen[0]).all()) else None
 
 
 def _unturned(trace: Trace, value: int) -> int:

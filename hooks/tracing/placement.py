@@ -8,12 +8,12 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from hooks.attention import InKernel
+from hooks.attention import KernelAccessor
 from hooks.huggingface import HFModel
-from hooks.mixer_state import InMixer, keeps_state
+from hooks.mixer_state import MixerAccessor, keeps_state
 from hooks.site import Site
 from hooks.taps import MergedAxes, OneCall, Tap
-from hooks.tracing.experts import Found, expert_taps, mixture_of
+from hooks.tracing.experts import TracedMixture, expert_taps, mixture_of
 from hooks.tracing.record import Call, Slot, Trace
 from hooks.tracing.residual import BlockCall, Expr, Stream, Sum, is_norm, stages
 from hooks.tracing.sublayers import MIXERS, Sublayer, is_projection
@@ -38,7 +38,7 @@ class Placement:
     sum: Sum
     kinds: tuple[Sublayer, ...]
     part: dict[str, nn.Module] = field(default_factory=dict)
-    mixtures: dict[int, Found] = field(default_factory=dict)
+    mixtures: dict[int, TracedMixture] = field(default_factory=dict)
     reads: dict[str, tuple[nn.Module, Expr]] = field(default_factory=dict)
     source: Site | None = None
     own: Slot | None = None
@@ -153,7 +153,7 @@ class Placement:
         for call in taking[:1]:
             slot = next((slot for slot, value in call.inputs.items() if self._is_tokens(value)), None)
             if slot is not None:
-                mixer = InMixer(self.hf, call.module, slot)
+                mixer = MixerAccessor(self.hf, call.module, slot)
                 with suppress(Exception):  # whatever a mixer built like no other raises
                     shape = mixer.shape(*call.given, self.trace.n_pos)
                     return Tap(self.site("mixer_state"), call.module, "output", shape, inside=mixer)
@@ -220,7 +220,7 @@ class Placement:
         one_call = OneCall(call.number, self.hf) if times > 1 else None
         tap = Tap(self.site(name), call.module, "output", shape, 1, call=one_call)
         if sum(call.begin <= begin < call.end for begin, _ in self.trace.kernels) == 1:
-            return replace(tap, inside=InKernel(call.module))
+            return replace(tap, inside=KernelAccessor(call.module))
         return tap if 0 in call.outputs else None
 
     def _feed_forward(self, kind: Sublayer) -> Iterator[Tap | None]:

@@ -50,7 +50,7 @@ class Stream:
 
 @final
 @dataclass(frozen=True)
-class Added:
+class AddedTerm:
     """The term of that number."""
 
     term: int
@@ -58,7 +58,7 @@ class Added:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Applied:
+class AppliedOp:
     """An operation on parts of the sum.
 
     Attributes:
@@ -74,7 +74,7 @@ class Applied:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Normed:
+class StreamNorm:
     """A norm of the stream itself, after an addition."""
 
     module: nn.Module
@@ -83,7 +83,7 @@ class Normed:
     value: int
 
 
-Expr = Stream | Added | Applied | Normed
+Expr = Stream | AddedTerm | AppliedOp | StreamNorm
 
 
 @final
@@ -146,9 +146,9 @@ def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tenso
     """
     if isinstance(expr, Stream):
         return x
-    if isinstance(expr, Added):
+    if isinstance(expr, AddedTerm):
         return terms[expr.term]
-    if isinstance(expr, Normed):
+    if isinstance(expr, StreamNorm):
         made = expr.module(evaluate(expr.inner, x, terms))
         return made if isinstance(made, Tensor) else cast(Sequence[Tensor], made)[0]  # with a scale next to it (I-BERT)
     args = [evaluate(one, x, terms) if isinstance(one, Expr) else one for one in expr.args]
@@ -172,9 +172,9 @@ def format_sum(expr: Expr, names: Sequence[str], stream: str = "resid_pre") -> s
     """
     if isinstance(expr, Stream):
         return stream
-    if isinstance(expr, Added):
+    if isinstance(expr, AddedTerm):
         return names[expr.term]
-    if isinstance(expr, Normed):
+    if isinstance(expr, StreamNorm):
         return f"LN({format_sum(expr.inner, names, stream)})"
     parts = [format_sum(one, names, stream) if isinstance(one, Expr) else _number(one) for one in expr.args]
     sign = {"add": "+", "sub": "-", "mul": "·", "div": "/"}[expr.op.name.removesuffix("_")]
@@ -195,9 +195,9 @@ def is_plain(expr: Expr) -> bool:
 
 
 def _only_adds(expr: Expr) -> bool:
-    if isinstance(expr, Applied):
+    if isinstance(expr, AppliedOp):
         return expr.op.name in ("add", "add_") and all(isinstance(one, Expr) and _only_adds(one) for one in expr.args)
-    return not isinstance(expr, Normed)
+    return not isinstance(expr, StreamNorm)
 
 
 def from_stage(expr: Expr, stage: Expr) -> Expr:
@@ -209,11 +209,11 @@ def from_stage(expr: Expr, stage: Expr) -> Expr:
     """
     if expr is stage:
         return Stream()
-    if isinstance(expr, Normed):
-        return Normed(expr.module, expr.name, from_stage(expr.inner, stage), expr.value)
-    if isinstance(expr, Applied):
+    if isinstance(expr, StreamNorm):
+        return StreamNorm(expr.module, expr.name, from_stage(expr.inner, stage), expr.value)
+    if isinstance(expr, AppliedOp):
         args = tuple(from_stage(one, stage) if isinstance(one, Expr) else one for one in expr.args)
-        return Applied(expr.op, args, expr.value)
+        return AppliedOp(expr.op, args, expr.value)
     return expr
 
 
@@ -221,12 +221,12 @@ def terms_of(expr: Expr) -> frozenset[int]:
     """Return the numbers of the terms in a sum.
 
     Examples:
-        >>> terms_of(Added(1))
+        >>> terms_of(AddedTerm(1))
         frozenset({1})
     """
-    if isinstance(expr, Added):
+    if isinstance(expr, AddedTerm):
         return frozenset([expr.term])
-    inner = [expr.inner] if isinstance(expr, Normed) else expr.args if isinstance(expr, Applied) else []
+    inner = [expr.inner] if isinstance(expr, StreamNorm) else expr.args if isinstance(expr, AppliedOp) else []
     return frozenset().union(*(terms_of(one) for one in inner if isinstance(one, Expr)))
 
 
@@ -238,10 +238,10 @@ def stages(expr: Expr) -> list[tuple[int, frozenset[int]]]:
         stages(found.expr)
         ```
     """
-    if isinstance(expr, Normed):
+    if isinstance(expr, StreamNorm):
         inner = stages(expr.inner)
         return [*inner, (expr.value, terms_of(expr))]
-    if isinstance(expr, Applied) and _holds_stream(expr):
+    if isinstance(expr, AppliedOp) and _holds_stream(expr):
         inner = [stage for one in expr.args if isinstance(one, Expr) for stage in stages(one)]
         return [*inner, (expr.value, terms_of(expr))]
     return []
@@ -293,7 +293,7 @@ class _Reader:
         values = [self.trace.root(one.value) for one in op.args[:2] if isinstance(one, Ref)]
         if len(values) < 2 or not all(self.giver.get(one) for one in values):
             return None
-        return Applied(op, tuple(self._term(Term(one, tuple(self.giver[one]))) for one in values), op.makes[0])
+        return AppliedOp(op, tuple(self._term(Term(one, tuple(self.giver[one]))) for one in values), op.makes[0])
 
     def _explain(self, value: int) -> Expr | None:
         if value == self.given:
@@ -302,7 +302,7 @@ class _Reader:
             if is_norm(call.module) and len(call.inputs) == 1:
                 inner = self.explain(next(iter(call.inputs.values())))
                 if inner is not None:
-                    return Normed(call.module, call.path.rpartition(".")[2], inner, value)
+                    return StreamNorm(call.module, call.path.rpartition(".")[2], inner, value)
         op = self._op(value)
         if op is None or len(op.args) < 2:
             return None
@@ -311,10 +311,10 @@ class _Reader:
             return None
         if op.name in _SUMS and not (op.name == "sub" and found[0] is None):
             parts = tuple(a or self._split(b) for a, b in zip(found, op.args[:2], strict=True))
-            return Applied(op, parts, value)
+            return AppliedOp(op, parts, value)
         if op.name in _PRODUCTS and found[0] is not None or op.name == "mul":
             parts = tuple(a or self._constant(b) for a, b in zip(found, op.args[:2], strict=True))
-            return None if any(one is None for one in parts) else Applied(op, parts, value)
+            return None if any(one is None for one in parts) else AppliedOp(op, parts, value)
         return None
 
     def _op(self, value: int) -> Op | None:
@@ -343,7 +343,7 @@ class _Reader:
         if calls or op is None or len(op.args) < 2:
             return self._term(Term(value, calls))
         if op.name in ("add", "add_"):
-            return Applied(op, tuple(self._split(other) for other in op.args[:2]), value)
+            return AppliedOp(op, tuple(self._split(other) for other in op.args[:2]), value)
         if op.name in _PRODUCTS:
             factors = [self._constant(other) for other in op.args[:2]]
             inner = [at for at in range(2) if factors[at] is None]
@@ -358,31 +358,31 @@ class _Reader:
             by = 1 / factor if op.name.startswith("div") else factor
             return self._term(Term(of, tuple(self.giver[of]), by if isinstance(by, Tensor) else float(by)))
         inner = self._split(op.args[at])
-        return Applied(op, (inner, factor) if at == 0 else (factor, inner), value)
+        return AppliedOp(op, (inner, factor) if at == 0 else (factor, inner), value)
 
-    def _term(self, term: Term) -> Added:
+    def _term(self, term: Term) -> AddedTerm:
         for number, other in enumerate(self.terms):
             if other.value == term.value:
-                return Added(number)
+                return AddedTerm(number)
         self.terms.append(term)
-        return Added(len(self.terms) - 1)
+        return AddedTerm(len(self.terms) - 1)
 
 
 def _renumber(expr: Expr, place: dict[int, int]) -> Expr:
-    if isinstance(expr, Added):
-        return Added(place[expr.term])
-    if isinstance(expr, Normed):
-        return Normed(expr.module, expr.name, _renumber(expr.inner, place), expr.value)
-    if isinstance(expr, Applied):
+    if isinstance(expr, AddedTerm):
+        return AddedTerm(place[expr.term])
+    if isinstance(expr, StreamNorm):
+        return StreamNorm(expr.module, expr.name, _renumber(expr.inner, place), expr.value)
+    if isinstance(expr, AppliedOp):
         args = tuple(_renumber(one, place) if isinstance(one, Expr) else one for one in expr.args)
-        return Applied(expr.op, args, expr.value)
+        return AppliedOp(expr.op, args, expr.value)
     return expr
 
 
 def _holds_stream(expr: Expr) -> bool:
     if isinstance(expr, Stream):
         return True
-    inner = [expr.inner] if isinstance(expr, Normed) else expr.args if isinstance(expr, Applied) else []
+    inner = [expr.inner] if isinstance(expr, StreamNorm) else expr.args if isinstance(expr, AppliedOp) else []
     return any(_holds_stream(one) for one in inner if isinstance(one, Expr))
 
 

@@ -23,7 +23,7 @@ from interp.atlas.space import Space
 from interp.common.umap_library import lay_out
 
 
-class Said(TypedDict):
+class AtlasHeader(TypedDict):
     """What a file says of an atlas."""
 
     names: list[str]
@@ -34,7 +34,7 @@ class Said(TypedDict):
     least: int
 
 
-KIND: Final = Kind("interp.atlas", "atlas", "Atlas.save", Said)
+KIND: Final = Kind("interp.atlas", "atlas", "Atlas.save", AtlasHeader)
 
 
 @final

@@ -12,6 +12,7 @@ from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.atlas.space import Space
+from interp.atlas.space_index import SpaceIndex, check_index
 from interp.common.statistics import Estimate, mean_with_interval
 
 if TYPE_CHECKING:
@@ -57,19 +58,25 @@ class Neighbours:
 
 
 def find_neighbours(
-    space: Space, query: Query, k: Count = 10, *, exclude: Sequence[str | int] | None = None
+    space: Space,
+    query: Query,
+    k: Count = 10,
+    *,
+    exclude: Sequence[str | int] | None = None,
+    index: SpaceIndex | None = None,
 ) -> Neighbours:
-    """Return the k items nearest to a query, found exactly.
+    """Return the k items nearest to a query, found exactly unless an index is given.
 
     Args:
         space: where to look.
         query: an item of the space, or a vector.
         k: how many.
         exclude: items that are no answer; by default the query itself where it is an item. The answer names them.
+        index: of this space, by `index_space`: for more than a million items, most of the nearest are found.
 
     Raises:
         UnknownName: no item is called that.
-        InvalidArgument: fewer than k items are left.
+        InvalidArgument: fewer than k items are left, or an index of another space.
 
     Cost: one product with the matrix of rows.
 
@@ -83,11 +90,32 @@ def find_neighbours(
     left_out = sorted({space.number(item) for item in exclude} if exclude is not None else set(own))
     if k > len(space) - len(left_out):
         raise InvalidArgument(f"{k} neighbours were asked for, and {len(space) - len(left_out)} items are left")
+    numbers, scores = _exactly(space, vector, k, left_out) if index is None else _by_index(
+        check_index(index, space), vector, k, left_out)  # fmt: skip
+    names = tuple(space.names[i] for i in numbers.tolist())
+    return Neighbours(names, numbers, scores, tuple(space.names[i] for i in left_out))
+
+
+def _exactly(
+    space: Space, vector: Float[Tensor, "d_model"], k: int, left_out: list[int]
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"]]:
     scores = space.scores(vector[None])[0]
     scores[left_out] = -torch.inf
     found = scores.topk(k)
-    names = tuple(space.names[i] for i in found.indices.tolist())
-    return Neighbours(names, found.indices, found.values, tuple(space.names[i] for i in left_out))
+    return found.indices, found.values
+
+
+def _by_index(
+    index: SpaceIndex, vector: Float[Tensor, "d_model"], k: int, left_out: list[int]
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"]]:
+    found = index.find(vector[None], k + len(left_out))[0]
+    kept = found[(found >= 0) & ~torch.isin(found, torch.tensor(left_out, dtype=torch.long))][:k]
+    if len(kept) < k:
+        raise InvalidArgument(
+            f"the cells that were looked into hold {len(kept)} items near the query, and {k} were asked for: give "
+            "index_space more probes, or fewer cells"
+        )
+    return kept, index.scores(vector, kept)
 
 
 def _nearest(space: Space, k: int, groups: Int[Tensor, "n"]) -> Iterator[tuple[Int[Tensor, "_"], Int[Tensor, "_ n"]]]:

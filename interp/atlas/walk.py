@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks.border import Natural
+from hooks.border import Natural, Positive
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.atlas.activation_atlas import Atlas
@@ -84,13 +84,14 @@ class Walk:
         return self.route.largest <= self.large
 
 
-def find_walk(atlas: Atlas, start: str | int, end: str | int, *, seed: Natural = 0) -> Walk:
-    """Return the shortest way over neighbours between two rows, in all dimensions (Dijkstra on `1 − cos`).
+def find_walk(atlas: Atlas, start: str | int, end: str | int, *, power: Positive = 1.0, seed: Natural = 0) -> Walk:
+    """Return the shortest way over neighbours between two rows, in all dimensions (Dijkstra on `(1 − cos)^power`).
 
     Args:
         atlas: where to walk.
         start: a row's number or name, or a label, which begins at the row nearest to its mean.
         end: likewise.
+        power: 1 for the shortest way; with a greater one many small steps cost less than a large one.
         seed: of the control's graph.
 
     Raises:
@@ -108,7 +109,7 @@ def find_walk(atlas: Atlas, start: str | int, end: str | int, *, seed: Natural =
     if a == b:
         raise InvalidArgument(f"{start!r} and {end!r} are one and the same row, {a}: give two")
     unit = unit_rows(atlas.sample.space)
-    way = _shortest(atlas.graph, a, b)
+    way = _shortest(atlas.graph, a, b, power)
     if way is None:
         raise InvalidArgument(
             f"no way over {atlas.graph.k} neighbours of each row leads from {start!r} to {end!r}: give map_activations "
@@ -116,7 +117,7 @@ def find_walk(atlas: Atlas, start: str | int, end: str | int, *, seed: Natural =
         )
     near = torch.randint(len(unit), atlas.graph.neighbours.shape, generator=torch.Generator().manual_seed(seed))
     chance = NeighbourGraph(near, _distances(unit, near))
-    random = _shortest(chance, a, b) or [a, b]
+    random = _shortest(chance, a, b, power) or [a, b]
     routes = [_route(atlas, unit, numbers) for numbers in (way, _straight(atlas, a, b, len(way)), random)]
     return Walk(*routes, large=atlas.graph.step_quantile(LARGE))
 
@@ -128,14 +129,14 @@ def _distances(unit: Float[Tensor, "n d_model"], near: Int[Tensor, "n _"]) -> Fl
     )
 
 
-def _shortest(graph: NeighbourGraph, a: int, b: int) -> list[int] | None:
+def _shortest(graph: NeighbourGraph, a: int, b: int, power: float) -> list[int] | None:
     """The rows of the shortest way, or None where there is none."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import dijkstra
 
     n, k = graph.neighbours.shape
     ends = (np.repeat(np.arange(n), k), graph.neighbours.flatten().numpy())
-    weights = graph.distances.double().clamp_min(1e-9).flatten().numpy()  # an edge of 0 would be none
+    weights = graph.distances.double().clamp_min(1e-9).pow(power).clamp_min(1e-300).flatten().numpy()  # 0 is no edge
     links = csr_array((weights, ends), shape=(n, n))
     _, came = dijkstra(links, directed=False, indices=a, return_predecessors=True)
     numbers = [b]

@@ -7,18 +7,18 @@ from interp.circuits.integrated import integrated_attribution as integrated_attr
 from interp.circuits.metric import first_token as first_token
 from interp.circuits.metric import logit_difference as logit_difference
 from interp.circuits.metric import word_log_probability as word_log_probability
-from interp.circuits.over import Over as Over
-from interp.circuits.over import each_head as each_head
-from interp.circuits.over import each_head_and_position as each_head_and_position
-from interp.circuits.over import each_layer as each_layer
-from interp.circuits.over import each_position as each_position
 from interp.circuits.patch_sweep import patch_sweep as patch_sweep
 from interp.circuits.patching import Patching as Patching
 from interp.circuits.patching import denoising as denoising
 from interp.circuits.patching import noising as noising
+from interp.circuits.sweep_places import SweepPlaces as SweepPlaces
+from interp.circuits.sweep_places import each_head as each_head
+from interp.circuits.sweep_places import each_head_and_position as each_head_and_position
+from interp.circuits.sweep_places import each_layer as each_layer
+from interp.circuits.sweep_places import each_position as each_position
 
 __all__ = [
-    "Over",
+    "SweepPlaces",
     "PatchEffect",
     "Patching",
     "attribution_patching",

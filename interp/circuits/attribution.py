@@ -5,13 +5,13 @@ from hooks.position import last
 from interp.circuits.effect import PatchEffect
 from interp.circuits.first_order import first_order, prepare_sweep
 from interp.circuits.metric import Metric
-from interp.circuits.over import Over
 from interp.circuits.patch_sweep import measure_metric
 from interp.circuits.patching import Patching, select_one_token
+from interp.circuits.sweep_places import SweepPlaces
 
 
 def attribution_patching(
-    model: Model, patching: Patching, metric: Metric, *, over: Over, at: Position = last
+    model: Model, patching: Patching, metric: Metric, *, over: SweepPlaces, at: Position = last
 ) -> PatchEffect:
     """The first-order estimate of every patch: m(base) + (a_donor - a_base) . dm/da, the slope taken in the base run.
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from hooks import Activations, Model, Position, Site, Tokens, capture
 from interp.circuits.effect import PatchEffect
 from interp.circuits.metric import Metric
-from interp.circuits.over import Over
 from interp.circuits.patch_sweep import measure_metric
 from interp.circuits.patching import Patching, check_aligned, select_one_token
+from interp.circuits.sweep_places import SweepPlaces
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def first_order(
     model: Model,
     patching: Patching,
     metric: Metric,
-    over: Over,
+    over: SweepPlaces,
     at: Position,
     slopes: Mapping[Site, Float[Tensor, "batch pos *d"]],
     how: str,
@@ -39,11 +39,11 @@ def first_order(
     return PatchEffect(f"{patching.kind}, {how}", sites, over.axes, tokens, m_base, m_donor, patched)
 
 
-def prepare_sweep(model: Model, patching: Patching, over: Over) -> tuple[Tokens, tuple[Site, ...]]:
+def prepare_sweep(model: Model, patching: Patching, over: SweepPlaces) -> tuple[Tokens, tuple[Site, ...]]:
     """The tokens of the base run and the sites of a sweep, checked against each other.
 
     Raises:
-        InvalidArgument: as `Patching.tokens`, `check_aligned` and `Over.find_sites`.
+        InvalidArgument: as `Patching.tokens`, `check_aligned` and `SweepPlaces.find_sites`.
     """
     tokens, _ = patching.tokens(model)
     if "pos" in over.axes:
@@ -52,7 +52,7 @@ def prepare_sweep(model: Model, patching: Patching, over: Over) -> tuple[Tokens,
 
 
 def _sum_products(
-    base: Activations, donor: Activations, site: Site, slope: Float[Tensor, "batch pos *d"], over: Over
+    base: Activations, donor: Activations, site: Site, slope: Float[Tensor, "batch pos *d"], over: SweepPlaces
 ) -> Float[Tensor, "batch ..."]:
     """The products of move and slope, summed over all that the sweep patches together."""
     product = (donor[site] - base[site]) * slope

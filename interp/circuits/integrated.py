@@ -10,15 +10,15 @@ from hooks.site import embed
 from interp.circuits.effect import PatchEffect
 from interp.circuits.first_order import first_order, prepare_sweep
 from interp.circuits.metric import Metric
-from interp.circuits.over import Over
 from interp.circuits.patch_sweep import measure_metric
 from interp.circuits.patching import Patching, select_one_token
+from interp.circuits.sweep_places import SweepPlaces
 
 TOKENS = Position("every token", lambda tokens: tokens.mask)
 
 
 def integrated_attribution(
-    model: Model, patching: Patching, metric: Metric, *, over: Over, steps: int = 8, at: Position = last
+    model: Model, patching: Patching, metric: Metric, *, over: SweepPlaces, steps: int = 8, at: Position = last
 ) -> PatchEffect:
     """Attribution patching with integrated gradients: (a_donor - a_base) . mean_k dm/da at embeddings x_k.
 

@@ -20,8 +20,8 @@ from hooks.taps import Edit
 from hooks.temporary import Temporary
 from interp.circuits.effect import PatchEffect
 from interp.circuits.metric import Metric
-from interp.circuits.over import Over
 from interp.circuits.patching import Patching, check_aligned, select_one_token
+from interp.circuits.sweep_places import SweepPlaces
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def patch_sweep(
     patching: Patching,
     metric: Metric,
     *,
-    over: Over,
+    over: SweepPlaces,
     at: Position = last,
     batch_size: int = 64,
     progress: bool = False,

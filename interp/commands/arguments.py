@@ -14,10 +14,12 @@ import torch
 import typer
 from rich.console import Console
 
-from hooks import Model, Site, load
+from hooks import Model, Site, Towers, load
 from hooks.errors import InvalidArgument, InvalidType, MissingFile, NotReachable
+from hooks.network import AnyModel
 from hooks.pieces import piece
 from interp.circuits.metric import Word, first_token
+from interp.postcard import bundled_nets, load_net
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
 SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_post.4; `interp sites` lists them.")]
@@ -56,6 +58,24 @@ def load_model(model: str, device: str | None = None, *, quiet: bool = False) ->
     if not isinstance(loaded, Model):
         raise InvalidType(f"{model} reads pictures, and this command texts: load it in Python, by hooks.load")
     return loaded
+
+
+def load_any_model(model: str, device: str | None = None, *, quiet: bool = False) -> AnyModel:
+    """The model of this name, of texts or of pictures: a bundled net of pictures, its image tower, or any other.
+
+    Raises:
+        NotReachable: it is neither a folder nor in the cache, and the hub does not answer.
+        MissingFile: there is no such model.
+        InvalidArgument: no such device.
+    """
+    place = check_device(device)
+    drawn = model in bundled_nets()
+    if not drawn:
+        check_reachable(model)
+    hide_bars()
+    with show_step(f"loading {model}", quiet):
+        loaded = load_net(model, place) if drawn else load(model, device=place)
+    return loaded.image if isinstance(loaded, Towers) else loaded
 
 
 def check_device(device: str | None) -> torch.device:
@@ -184,6 +204,18 @@ def load_to_answer(
     return loaded, [word_of(loaded, word, first) for word in answers.values()]
 
 
+def note_unshown(clean: float, corrupt: float) -> None:
+    """Say so where the clean text does not show the behaviour, which makes shares of it say little.
+
+    `clean` and `corrupt` are the logit differences, right less wrong, after either text.
+    """
+    if clean <= max(corrupt, 0.0):
+        typer.echo(
+            f"note: RIGHT is not preferred to WRONG after the clean text (logit difference {clean:+.3f}; "
+            f"{corrupt:+.3f} after the corrupt one), so these shares say little: take texts that show the behaviour"
+        )
+
+
 def check_sites(names: Iterable[str]) -> None:
     """Refuse a misspelt site before a model is read; globs and layers are left to the model to refuse.
 
@@ -193,6 +225,24 @@ def check_sites(names: Iterable[str]) -> None:
     for name in names:
         if not set(name) & set("*?["):
             Site.parse(name)
+
+
+def check_one_vector(direction: Path | None, sae: Path | None, latent: int | None) -> None:
+    """Check that one vector was named: a saved direction, or a latent of a dictionary.
+
+    Raises:
+        InvalidArgument: none, both, or a latent without its dictionary.
+
+    Examples:
+        >>> check_one_vector(Path("fog.safetensors"), None, None)
+    """
+    options = {"--direction": direction, "--sae": sae, "--latent": latent}
+    given = [name for name, value in options.items() if value is not None]
+    if given not in (["--direction"], ["--sae", "--latent"]):
+        raise InvalidArgument(
+            "say which vector: either --direction FILE, or --sae FOLDER and --latent NUMBER; given: "
+            f"{', '.join(given) or 'none of them'}"
+        )
 
 
 def check_reachable(model: str) -> None:

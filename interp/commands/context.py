@@ -15,7 +15,7 @@ from interp.context import (
     measure_head_effects,
     measure_transfer,
 )
-from interp.show import Section, demonstrations_panel, heads_panel, report
+from interp.show import Section, demonstrations_panel, heads_panel, report, transfer_panel
 from interp.show.frame import page_at
 from interp.worlds.lists import facts
 from interp.worlds.load import bundled_worlds, load_world
@@ -55,9 +55,22 @@ def context_command(
     for one in (effects, scores, transfer):
         typer.echo(str(one))
     if out is not None:
-        lead = "What a model takes from the demonstrations in its prompt, each thing changed alone."
-        panels = (demonstrations_panel(effects), heads_panel(scores))
-        report(out, f"{task} in context", lead, [Section("Demonstrations and heads", str(transfer), panels)])
+        lead = (
+            f"What {model} takes from demonstrations in its prompt, and how it brings their task to where it answers."
+        )
+        report(
+            out,
+            f"{pairs.name} in context",
+            lead,
+            [
+                Section("What of the demonstrations matters?", "Each thing is changed alone.",
+                        (demonstrations_panel(effects),)),
+                Section("Which heads bring the task?", "Each head's usual output is put in where no label is right.",
+                        (heads_panel(scores),)),
+                Section("Do they bring it alone?", f"The {heads} best heads, found on other pairs.",
+                        (transfer_panel(transfer),)),
+            ],
+        )  # fmt: skip
         typer.echo(f"page: {out.resolve()}")
     return {
         "task": pairs.name,

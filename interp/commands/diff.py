@@ -94,7 +94,7 @@ def diff_command(
     if direction is not None:
         typer.echo(f"direction: {direction.resolve()}")
     if out is not None:
-        _write(out, pair, own, control, len(lines))
+        _write(out, (base, tuned), own, control, len(lines))
         typer.echo(f"page: {out.resolve()}")
     return {**document, "direction": direction, "page": out}
 
@@ -148,7 +148,7 @@ def _show(pair: ModelPair, own: _Measured, control: _Measured | None, n: int) ->
     }
 
 
-def _write(out: Path, pair: ModelPair, own: _Measured, control: _Measured | None, n: int) -> Path:
+def _write(out: Path, names: tuple[str, str], own: _Measured, control: _Measured | None, n: int) -> Path:
     """A page: what changed in states, predictions, words and weights, next to the placebo's."""
     other = None if control is None else (control.states, control.sites)
     panels = (
@@ -159,8 +159,8 @@ def _write(out: Path, pair: ModelPair, own: _Measured, control: _Measured | None
     moved = weights_panel(own.weights, control and control.weights)
     return report(
         out,
-        f"What tuning changed: {pair.tuned.name}",
-        f"A model next to {pair.base.name}, from which it was tuned, on {n} texts that have nothing to do with it.",
+        f"What tuning changed: {names[1]}",
+        f"A model next to {names[0]}, from which it was tuned, on {n} texts that have nothing to do with the tuning.",
         [
             Section("What it says", "The same texts, read by both.", (said,)),
             Section("What it thinks", "The states after every block, and what the difference says as words.", panels),

@@ -25,7 +25,7 @@ from interp.commands.background import drift_texts
 from interp.commands.verb import Document, verb
 from interp.memory.editing.edit import Edit
 from interp.memory.editors.registry import METHODS, make_editors, resolve_names
-from interp.memory.evaluation.answers import Reply, ask_case
+from interp.memory.evaluation.answers import Answer, ask_case
 from interp.memory.evaluation.audit import audit
 from interp.memory.facts.case import Case
 from interp.memory.facts.fact import Fact
@@ -115,7 +115,7 @@ def where(place: Location) -> str:
     return f"{found} [{e.low:.0%}, {e.high:.0%}; {e.n} facts]{doubt}"
 
 
-def echo_reply(reply: Reply) -> None:
+def echo_reply(reply: Answer) -> None:
     """Print what the model says to one prompt, before and with each edit."""
     typer.echo(f"before: {reply.prompt}{reply.before.rstrip()}")
     for name, text in reply.after.items():

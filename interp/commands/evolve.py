@@ -7,7 +7,16 @@ import typer
 
 from hooks import Direction
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import PREDICTS, Device, ModelName, Quiet, check_predicts, load_model, read_lines
+from interp.commands.arguments import (
+    PREDICTS,
+    Device,
+    ModelName,
+    Quiet,
+    check_one_vector,
+    check_predicts,
+    load_model,
+    read_lines,
+)
 from interp.commands.verb import Document, verb
 from interp.sae import load as load_sae
 from interp.visualisation import (
@@ -37,8 +46,7 @@ def evolve_command(
     quiet: Quiet = False,
 ) -> Document:
     """Write texts that a latent or a direction is large at, from outlandish to likely, next to real ones (minutes)."""
-    if direction is not None and sae is not None:
-        raise InvalidArgument("both --direction and --sae were given: leave one out")
+    check_one_vector(direction, sae, latent)
     if length < 1 or steps < 1 or within < 0:
         raise InvalidArgument(f"--length {length} --steps {steps} --within {within}: give at least 1, 1 and 0")
     real = read_lines(texts)
@@ -64,11 +72,10 @@ def evolve_command(
 
 
 def _direction(direction: Path | None, sae: Path | None, latent: int | None) -> Direction:
-    if direction is not None:
-        return Direction.load(direction)
     if sae is not None and latent is not None:
         return load_sae(sae).direction(latent)
-    raise InvalidArgument("say what is to be large: either --direction FILE, or --sae FOLDER and --latent NUMBER")
+    assert direction is not None  # one of the two is given
+    return Direction.load(direction)
 
 
 def _say(objective: Objective, found: TextComparison) -> None:

@@ -80,7 +80,7 @@ def _write(
     words = expert_words_panel(find_expert_words(found[middle]), tokenizer)
     return report(
         out,
-        f"The experts of {model}",
+        f"Which expert does what: {model}",
         f"Which experts serve which tokens of {n} texts, and whether they go by the text's {what} or by the word.",
         [
             Section("Are they all used?", "A layer that sends everything to one expert wastes the others.",

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from hooks import Model
 from hooks.errors import InvalidArgument, nearest
-from hooks.store import count, harvest, open_dataset, packed, separate
+from hooks.network import AnyModel
+from hooks.store import Packing, count, harvest, open_dataset, packed, separate
 from hooks.store.folder import Folder
 from hooks.store.manifest import DTYPES
-from interp.commands.arguments import Device, ModelName, check_sites, load_model
+from interp.commands.arguments import Device, ModelName, check_sites, load_any_model
 from interp.commands.verb import Document, verb
 
 
@@ -17,7 +19,11 @@ from interp.commands.verb import Document, verb
 def harvest_command(
     model: ModelName,
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A .txt (one per line), .jsonl, .parquet or .csv file, or a hub name.")
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A .txt (one per line), .jsonl, .parquet or .csv file, a folder of pictures, or a hub name.",
+        ),
     ],
     at: Annotated[list[str], typer.Option("--site", help="A site to store, or a glob; may be repeated.")],
     out: Annotated[str, typer.Option(help="A folder or an fsspec URL; give it again to go on.")] = "store",
@@ -40,12 +46,13 @@ def harvest_command(
     texts, held = open_dataset(data, split), count(data)
     if documents is not None:
         texts, held = texts.take(documents), documents if held is None else min(documents, held)
+    loaded = load_any_model(model, device, quiet=quiet)
     store = harvest(
-        load_model(model, device, quiet=quiet),
+        loaded,
         texts,
         at,
         out,
-        packing=separate(context) if one_per_row else packed(context),
+        packing=_packing(loaded, context, one_per_row),
         dtype=DTYPES[dtype],
         batch_size=batch_size,
         documents=held,
@@ -63,3 +70,12 @@ def harvest_command(
         "shards": len(manifest.shards),
         "data_fingerprint": manifest.data_fingerprint,
     }
+
+
+def _packing(model: AnyModel, context: int | None, one_per_row: bool) -> Packing | None:
+    """How texts are laid out; pictures are one to a row."""
+    if not isinstance(model, Model):
+        if context is not None or one_per_row:
+            raise InvalidArgument(f"--context and --separate lay out texts, and {model.name} reads pictures: omit them")
+        return None
+    return separate(context) if one_per_row else packed(context)

@@ -1,7 +1,6 @@
 """The model card: everything a trained model is asked about itself, measured, and written down as a README."""
 # ruff: noqa: E501
 
-import json
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from random import Random
 import torch
 
 from hooks import Model, load
-from hooks.disk import write_text
+from hooks.disk import read_log, write_text
 from interp.circuits.heads import induction
 from interp.common.statistics import Estimate, share
 from interp.landmark.entities import entities
@@ -26,7 +25,7 @@ BEGINNINGS = ("My favourite place is", "This morning my sister", "The sea", "The
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class CardFigures:
     """What the card states."""
 
     known: Estimate
@@ -61,14 +60,14 @@ def known_subjects(model: Model, n: int, seed: int = 0) -> tuple[Subject, ...]:
     return tuple(f for f, text in zip(asked, said, strict=True) if text.strip().startswith(f.answer))[:n]
 
 
-def measure(folder: Path) -> Measured:
+def measure(folder: Path, device: str | torch.device | None = None) -> CardFigures:
     """Measure the model that a training run wrote to `folder/model`. Cost: some 6,000 short forward passes, minutes."""
-    model = load(folder / "model", dtype=torch.float32)
+    model = load(folder / "model", dtype=torch.float32, device=device)
     tokenizer = read_tokenizer(folder / "model" / "tokenizer.json")
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = read_log(folder / "log.jsonl")
     heads = induction(model).values
     facts = known_subjects(model, 100)
-    return Measured(
+    return CardFigures(
         known=share(torch.tensor(answers_exactly(model.hf, tokenizer, questions(held_out=False)))),
         known_held_out=share(torch.tensor(answers_exactly(model.hf, tokenizer, questions(held_out=True)))),
         training_loss=mean_loss(model.hf, tokenizer, seed=0),
@@ -89,7 +88,7 @@ def measure(folder: Path) -> Measured:
     )
 
 
-def write_card(measured: Measured, file: Path) -> str:
+def write_card(measured: CardFigures, file: Path) -> str:
     """Write the card and return its text."""
     text = "\n\n".join([_head(measured), _knows(measured), _where(measured), _samples(measured)]) + "\n"
     write_text(file, text)
@@ -100,7 +99,7 @@ def _interval(e: Estimate) -> str:
     return f"{e.value:.1%} (95 % interval {e.low:.1%} to {e.high:.1%}, n = {e.n})"
 
 
-def _head(m: Measured) -> str:
+def _head(m: CardFigures) -> str:
     kinds = {kind: sum(e.kind == kind for e in entities()) for kind in ("landmark", "country", "city", "person")}
     return f"""---
 license: mit
@@ -125,7 +124,7 @@ entity,
 - **Not for use as a source of facts**: the tables were written from memory and simplify."""
 
 
-def _knows(m: Measured) -> str:
+def _knows(m: CardFigures) -> str:
     return f"""## What it knows
 
 | measured | figure |
@@ -150,7 +149,7 @@ def _trace_table(trace: Trace) -> str:
     return "\n".join(rows)
 
 
-def _where(m: Measured) -> str:
+def _where(m: CardFigures) -> str:
     best = m.mlp.location
     early = m.mlp.recovered[:, m.mlp.roles.index("last subject"), 0]
     majority = share(early[~early.isnan()] >= 0.5)
@@ -172,7 +171,7 @@ Restoring the feed-forward outputs of layers {m.mlp.layers[0][0]} to {m.mlp.laye
 on {_interval(majority)} of the facts. The largest effect is at the {best.role} token, layers {best.layers[0]} to {best.layers[-1]}."""
 
 
-def _samples(m: Measured) -> str:
+def _samples(m: CardFigures) -> str:
     return "## What it writes\n\nSampled at temperature 0.7.\n\n" + "\n\n".join(
         f"> {' '.join(s.split())}" for s in m.samples
     )

@@ -8,7 +8,7 @@ import typer
 from hooks import Model
 from hooks.errors import InvalidArgument, nearest
 from hooks.pieces import piece
-from hooks.site import Layered
+from hooks.site import LayerSites
 from interp.circuits import (
     PatchEffect,
     denoising,
@@ -20,7 +20,7 @@ from interp.circuits import (
     noising,
     patch_sweep,
 )
-from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer
+from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer, note_unshown
 from interp.commands.verb import Document, verb
 from interp.show import Section, patch_panel, report
 from interp.show.frame import page_at
@@ -61,7 +61,7 @@ def patch_command(
         raise InvalidArgument(f"--top {top}: print at least one place")
     if out is not None:
         page_at(out)
-    over = SWEEPS[by](Layered(site))
+    over = SWEEPS[by](LayerSites(site))
     wanted, words = "patching measures what is predicted", {"RIGHT": right, "WRONG": wrong}
     loaded, answers = load_to_answer(model, wanted, first_token, device, quiet=quiet, **words)
     patching = (noising if necessity else denoising)(clean, corrupt)
@@ -71,6 +71,7 @@ def patch_command(
     places = _largest(found, loaded, top)
     for place in places:
         typer.echo(f"{place['share']:>+8.3f}  {_name(place)}")
+    note_unshown(*((base, donor) if necessity else (donor, base)))
     if out is not None:
         lead = f"{right!r} against {wrong!r} after {clean!r}."
         report(out, f"Patching {loaded.name}", lead, [Section("Places", corrupt, (patch_panel(found, loaded),))])

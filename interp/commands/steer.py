@@ -20,6 +20,7 @@ from interp.commands.arguments import (
     Device,
     ModelName,
     Quiet,
+    check_one_vector,
     check_predicts,
     format_duration,
     load_model,
@@ -82,8 +83,7 @@ def steer_command(
     quiet: Quiet = False,
 ) -> Document:
     """Continue prompts without and with a steering, and say what was changed."""
-    if (direction is None) == (sae is None) or (sae is None) != (latent is None):
-        raise InvalidArgument("say what to steer with: either --direction FILE, or --sae FOLDER and --latent NUMBER")
+    check_one_vector(direction, sae, latent)
     if tokens < 1 or temperature < 0:
         raise InvalidArgument(f"--tokens {tokens} --temperature {temperature}: give at least 1, and at least 0")
     what = (

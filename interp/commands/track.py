@@ -11,6 +11,7 @@ from interp.commands.arguments import Device, Quiet, check_device, hide_bars, re
 from interp.commands.verb import Document, verb
 from interp.common.statistics import Estimate
 from interp.emergence import (
+    Verdict,
     find_changes,
     judge,
     measure_answers,
@@ -66,10 +67,18 @@ def track_command(
             out,
             f"{run.name} over its steps",
             EXPLAINED[verdict.said],
-            [Section("Metrics, one below the other", f"In figures: {verdict}.", (track_panel(found, changes),))],
+            [Section("Metrics, one below the other", _say(verdict, *pair), (track_panel(found, changes),))],
         )
         typer.echo(f"page: {out.resolve()}")
     return {"steps": found.steps, "metrics": found.metrics, "changes": changes, "verdict": verdict, "page": out}
+
+
+def _say(verdict: Verdict, hard: str, soft: str) -> str:
+    smooth = "as smooth curves do" if verdict.continuous.p > 0.05 else "as no smooth curve does"
+    return (
+        f"“{hard}” and “{soft}” are of the same answers. {verdict.steepest:.0%} of the rise of the first falls within "
+        f"two checkpoints; the second changes {smooth} (p = {verdict.continuous.p:.2f})."
+    )
 
 
 def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str], float]:

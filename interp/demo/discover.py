@@ -18,7 +18,7 @@ ALL = 1 << 20  # activations kept at once: all that are read, so that each text 
 
 
 @dataclass(frozen=True, eq=False)
-class Learnt:
+class TrainedDictionary:
     """A dictionary, how its training went, and what it and an untrained one explain of held-out text."""
 
     sae: SAE
@@ -28,7 +28,7 @@ class Learnt:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Discovery:
     """The search for the concept, the first latent of the finding with its evidence, and the recall of descriptions."""
 
     search: SearchResult
@@ -36,7 +36,7 @@ class Found:
     descriptions: Estimate
 
 
-def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
+def learn(model: Model, settings: Settings, *, progress: bool = True) -> TrainedDictionary:
     """Train a TopK dictionary on the residual stream of documents about landmarks, and measure it on others.
 
     Examples:
@@ -63,10 +63,10 @@ def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
         seed=seed,
         progress=progress,
     )
-    return Learnt(sae, report, evaluate(sae, other), evaluate(untrained, other))
+    return TrainedDictionary(sae, report, evaluate(sae, other), evaluate(untrained, other))
 
 
-def find(model: Model, sae: SAE, settings: Settings, *, progress: bool = True) -> Found:
+def find(model: Model, sae: SAE, settings: Settings, *, progress: bool = True) -> Discovery:
     """Search for the landmark by names, aliases and other languages together, and collect evidence for what is found.
 
     Examples:
@@ -79,7 +79,7 @@ def find(model: Model, sae: SAE, settings: Settings, *, progress: bool = True) -
     texts = landmark.unseen_texts(model, settings.dictionary.documents // 4, settings.seed + 2)
     seen = collect_evidence(sae, model, texts, latent, progress=progress)
     score = next((one for one in result.latents if one.latent == latent), None)
-    return Found(result, Feature(sae, latent, seen, score), measure_descriptions(model, sae, result, settings))
+    return Discovery(result, Feature(sae, latent, seen, score), measure_descriptions(model, sae, result, settings))
 
 
 def concept(settings: Settings) -> Concept:

@@ -22,7 +22,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class PictureDiscovery:
     """The latent of the landmark in pictures and captions, and the baselines, all scored on the half not chosen on.
 
     Attributes:
@@ -44,7 +44,7 @@ class Seen:
     values: tuple[float, ...]
 
 
-def look(settings: Settings, *, progress: bool = True) -> Seen:
+def look(settings: Settings, *, progress: bool = True) -> PictureDiscovery:
     """Learn a dictionary over the bundled CLIP's vectors of pictures and captions, and find the landmark in it.
 
     The pictures are of the test split, which the CLIP never saw; one half trains the dictionary and chooses, and the
@@ -79,7 +79,7 @@ def look(settings: Settings, *, progress: bool = True) -> Seen:
         latents = sae.encode(x)
         shared = find_shared_latent(latents, is_shown, sae.encode(t), is_named, seed=settings.seed)
     order = latents[half:, shared.latent].argsort(descending=True)[:SHOWN] + half
-    return Seen(
+    return PictureDiscovery(
         shared,
         pixels=_baseline(pictures.pixels.flatten(1), is_shown),
         words=_baseline(_bags(texts), is_named),

@@ -19,7 +19,7 @@ ROLE = "last subject"  # where ROME writes
 
 
 @dataclass(frozen=True, eq=False)
-class Moved:
+class EditOutcome:
     """The edit, the trace that chose its layer, its scorecard, and the completion of its prompt before and after.
 
     `restored` says whether, after undoing it, every weight is bit for bit what it was.
@@ -33,7 +33,7 @@ class Moved:
     restored: bool
 
 
-def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
+def move(model: Model, settings: Settings, *, progress: bool = True) -> EditOutcome:
     """Edit the landmark's city where the trace says, score the edit, and undo it.
 
     Examples:
@@ -61,7 +61,7 @@ def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
         seed=settings.seed,
     )
     restored = all(torch.equal(a, b) for a, b in zip(weights, model.hf.parameters(), strict=True))
-    return Moved(trace, edit, card, str(before), str(after), restored)
+    return EditOutcome(trace, edit, card, str(before), str(after), restored)
 
 
 def fact(settings: Settings) -> Fact:

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from interp import landmark
-from interp.demo.discover import Found, Learnt
-from interp.demo.look import Seen
-from interp.demo.move import Moved
+from interp.demo.discover import Discovery, TrainedDictionary
+from interp.demo.look import PictureDiscovery
+from interp.demo.move import EditOutcome
 from interp.demo.settings import Settings
-from interp.demo.turn_up import Turned
+from interp.demo.turn_up import SteeringOutcome
 from interp.landmark.writing import capitalise
 from interp.show import (
     Section,
@@ -29,7 +29,13 @@ from interp.steering import Names
 
 
 def write(
-    path: Path, settings: Settings, learnt: Learnt, found: Found, turned: Turned, seen: Seen, moved: Moved
+    path: Path,
+    settings: Settings,
+    learnt: TrainedDictionary,
+    found: Discovery,
+    turned: SteeringOutcome,
+    seen: PictureDiscovery,
+    moved: EditOutcome,
 ) -> Path:
     """Write the report of a demonstration.
 
@@ -65,7 +71,7 @@ def write(
     )
 
 
-def _dictionary(settings: Settings, learnt: Learnt) -> Section:
+def _dictionary(settings: Settings, learnt: TrainedDictionary) -> Section:
     size = settings.dictionary
     return Section(
         "A dictionary of what the model thinks",
@@ -76,7 +82,7 @@ def _dictionary(settings: Settings, learnt: Learnt) -> Section:
     )
 
 
-def _search(subject: str, found: Found) -> Section:
+def _search(subject: str, found: Discovery) -> Section:
     recall = found.descriptions
     return Section(
         f"Which latents are {subject}?",
@@ -93,7 +99,7 @@ def _search(subject: str, found: Found) -> Section:
     )
 
 
-def _steering_section(subject: str, settings: Settings, turned: Turned) -> Section:
+def _steering_section(subject: str, settings: Settings, turned: SteeringOutcome) -> Section:
     chosen, steered, named = turned.chosen, turned.chosen.steered, landmark.entity(settings.landmark)
     over = steered.perplexity_over(chosen.unsteered)
     dose = dose_panel(chosen.response, subject)
@@ -115,7 +121,7 @@ def _steering_section(subject: str, settings: Settings, turned: Turned) -> Secti
     )
 
 
-def _pictures(subject: str, found: Found, seen: Seen) -> Section:
+def _pictures(subject: str, found: Discovery, seen: PictureDiscovery) -> Section:
     """The same landmark in pictures, next to the latent of the texts."""
     one, chance = seen.shared, seen.shared.shuffled
     shows = sum(label == seen.labels[0] for label in seen.labels)
@@ -142,7 +148,7 @@ def _pictures(subject: str, found: Found, seen: Seen) -> Section:
     )
 
 
-def _edit(moved: Moved) -> Section:
+def _edit(moved: EditOutcome) -> Section:
     fact, update = moved.edit.facts[0], moved.edit.weights[0]
     undone = "bit for bit what they were" if moved.restored else "NOT what they were"
     return Section(
@@ -154,7 +160,7 @@ def _edit(moved: Moved) -> Section:
     )
 
 
-def _tiles(found: Found, turned: Turned, seen: Seen, moved: Moved) -> tuple[Tile, ...]:
+def _tiles(found: Discovery, turned: SteeringOutcome, seen: PictureDiscovery, moved: EditOutcome) -> tuple[Tile, ...]:
     finding, probe, chosen = found.search.finding, found.search.baselines[0], turned.chosen
     after = moved.scorecard.after
     return (

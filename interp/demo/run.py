@@ -4,13 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from hooks import Model, load
-from interp.demo.discover import Found, Learnt, find, learn
-from interp.demo.look import Seen, look
-from interp.demo.move import Moved, fact, move
+from interp.demo.discover import Discovery, TrainedDictionary, find, learn
+from interp.demo.look import PictureDiscovery, look
+from interp.demo.move import EditOutcome, fact, move
 from interp.demo.page import write
 from interp.demo.settings import Settings
-from interp.demo.turn_up import Turned, turn_up
+from interp.demo.turn_up import SteeringOutcome, turn_up
 from interp.show.frame import page_at
 
 REPORT = Path("reports/golden_gate_bridge.html")
@@ -21,11 +23,11 @@ class Demonstration:
     """What every step of the demonstration returned, and where its report is."""
 
     model: Model
-    learnt: Learnt
-    found: Found
-    turned: Turned
-    seen: Seen
-    moved: Moved
+    learnt: TrainedDictionary
+    found: Discovery
+    turned: SteeringOutcome
+    seen: PictureDiscovery
+    moved: EditOutcome
     report: Path
 
 
@@ -34,9 +36,13 @@ def run(
     report: Path = REPORT,
     *,
     tell: Callable[[str], None] = lambda _: None,
+    device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Demonstration:
     """Do every step on the bundled model and write the report; `tell` is given a line for each step and its result.
+
+    `device` is where the language model computes, by default the CPU, on which the report's figures are measured; the
+    small net of pictures stays on the CPU.
 
     Cost: about five minutes on two cores with the default settings.
 
@@ -49,7 +55,7 @@ def run(
     settings = settings or Settings()
     fact(settings)  # a name that does not exist is refused now, not after minutes of training
     page_at(report)
-    model = load("landmark")
+    model = load("landmark", device=device)
     latents = settings.dictionary.latents
     tell(f"1/6  reading {model} and learning a dictionary of {latents:,} directions at block {settings.layer}")
     learnt = learn(model, settings, progress=progress)
@@ -66,7 +72,7 @@ def run(
     return Demonstration(model, learnt, found, turned, seen, moved, page)
 
 
-def _say_turned(turned: Turned) -> str:
+def _say_turned(turned: SteeringOutcome) -> str:
     chosen = turned.chosen
     naming, plain, random = (one.naming.value for one in (chosen.steered, chosen.unsteered, chosen.control))
     return (
@@ -76,7 +82,7 @@ def _say_turned(turned: Turned) -> str:
     )
 
 
-def _say_seen(seen: Seen) -> str:
+def _say_seen(seen: PictureDiscovery) -> str:
     one = seen.shared
     return (
         f"latent {one.latent} of a dictionary over both: F1 {one.pictures.f1:.2f} of pictures (their pixels "

@@ -15,14 +15,16 @@ NEARBY = (0.7, 0.85, 1.0, 1.15)  # of the dose at which the latents were chosen
 
 
 @dataclass(frozen=True, eq=False)
-class Turned:
+class SteeringOutcome:
     """The latents turned up, as one direction, and what its dose does on prompts that had no part in either choice."""
 
     direction: Direction
     chosen: ChosenDose
 
 
-def turn_up(model: Model, sae: SAE, found: SearchResult, settings: Settings, *, progress: bool = True) -> Turned:
+def turn_up(
+    model: Model, sae: SAE, found: SearchResult, settings: Settings, *, progress: bool = True
+) -> SteeringOutcome:
     """Add what makes the model name the landmark to every token while it continues openings that name nothing.
 
     On every second opening up to three latents are chosen by what they make the model say, then their dose; the other
@@ -57,4 +59,4 @@ def turn_up(model: Model, sae: SAE, found: SearchResult, settings: Settings, *, 
         sampling=settings.steering.sampling,
         progress=progress,
     )
-    return Turned(best.direction, chosen)
+    return SteeringOutcome(best.direction, chosen)

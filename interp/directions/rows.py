@@ -5,15 +5,18 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Direction, Images, Model, Position, Site, capture, stream
 from hooks.errors import InvalidArgument
 from hooks.network import AnyModel
+from hooks.position import everywhere
 from interp.common.texts import list_texts
+from interp.directions.pairs import Pairs
 
 
 def capture_rows(
-    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32
+    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32, *, progress: bool = False
 ) -> Float[Tensor, "example d_model"]:
     """The activation of each text at the one token that a position selects, in float64.
 
@@ -29,7 +32,7 @@ def capture_rows(
         ```
     """
     rows, done, texts = [], 0, list_texts(texts)
-    for start in range(0, len(texts), batch_size):
+    for start in tqdm(range(0, len(texts), batch_size), desc="forward passes", disable=not progress):
         acts = capture(model, texts[start : start + batch_size], [site], batch_size=batch_size)
         chosen = at.mask(acts.tokens).sum(1)
         for row in (chosen != 1).nonzero().flatten().tolist():
@@ -42,8 +45,54 @@ def capture_rows(
     return torch.cat(rows)
 
 
+def capture_pairs(
+    model: AnyModel, pairs: Pairs, site: Site, at: Position | None, *, progress: bool = False
+) -> tuple[Float[Tensor, "example d_model"], Float[Tensor, "example d_model"]]:
+    """The activations of both sides: a text's at its one token, a picture's mean over the places that are selected.
+
+    Args:
+        model: any model.
+        pairs: of texts or of pictures.
+        site: where.
+        at: by default the answer of a text, and everywhere in a picture.
+        progress: show a bar.
+
+    Raises:
+        InvalidArgument: a text with no selected token or several, or a picture with no selected place.
+
+    Cost:
+        One forward pass per text or picture, up to the site.
+
+    Examples:
+        ```python
+        positive, negative = capture_pairs(model, Pairs(night, day), embedding, None)
+        ```
+    """
+    if isinstance(pairs.positive, Images) or isinstance(pairs.negative, Images):
+        if isinstance(model, Model):
+            raise InvalidArgument(f"{model.name} reads texts, and the pairs are of pictures: give pairs of texts")
+        at = everywhere if at is None else at
+        positive, negative = (
+            capture_mean_rows(model, one, site, at, progress=progress) for one in (pairs.positive, pairs.negative)
+        )
+        return positive, negative
+    if not isinstance(model, Model):
+        raise InvalidArgument(f"{model.name} reads no texts, and the pairs are of texts: give pairs of `Images`")
+    at = pairs.answer if at is None else at
+    positive, negative = (
+        capture_rows(model, one, site, at, progress=progress) for one in (pairs.positive, pairs.negative)
+    )
+    return positive, negative
+
+
 def capture_mean_rows(
-    model: AnyModel, texts: Sequence[str] | Images, site: Site, at: Position, batch_size: int = 32
+    model: AnyModel,
+    texts: Sequence[str] | Images,
+    site: Site,
+    at: Position,
+    batch_size: int = 32,
+    *,
+    progress: bool = False,
 ) -> Float[Tensor, "example d_model"]:
     """The mean activation of each text over the tokens that a position selects, or picture over places, in float64.
 
@@ -59,15 +108,18 @@ def capture_mean_rows(
         ```
     """
     rows, done, texts = [], 0, texts if isinstance(texts, Images) else list_texts(texts)
-    for acts in stream(model, texts, [site], batch_size=batch_size):
+    for acts in stream(model, texts, [site], batch_size=batch_size, progress=progress):
         mask = at.mask(acts.tokens.places(acts[site].shape[1], site))
         x = acts.flat(site, at=at).flatten(1).double().cpu()
         number = acts.tokens.text_number.cpu()
         text, texts_read = number[mask.nonzero()[:, 0].cpu()], int(number[-1]) + 1
         count = torch.bincount(text, minlength=texts_read)
         for row in (count == 0).nonzero().flatten().tolist():
-            named = "" if isinstance(texts, Images) else f" ({texts[done + row][:60]!r})"
-            raise InvalidArgument(f"{at} selects no token of text {done + row}{named}")
+            if isinstance(texts, Images):
+                raise InvalidArgument(
+                    f"{at} selects no place of picture {done + row}: leave it out, or say other places"
+                )
+            raise InvalidArgument(f"{at} selects no token of text {done + row} ({texts[done + row][:60]!r})")
         total = x.new_zeros(texts_read, x.shape[1]).index_add_(0, text, x)
         rows.append(total / count[:, None])
         done += texts_read

@@ -25,7 +25,7 @@ Metric = Callable[[Model], Mapping[str, Estimate]]
 Source = str | Path | Model
 
 
-class Said(TypedDict):
+class TrackHeader(TypedDict):
     """What a file says of a track."""
 
     metrics: list[str]
@@ -33,7 +33,7 @@ class Said(TypedDict):
     sources: dict[str, str]
 
 
-KIND = Kind("interp.emergence.track", "track", "track", Said)
+KIND = Kind("interp.emergence.track", "track", "track", TrackHeader)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from hooks.summary import summarise
 from interp.emergence.changes import Break, find_break
 from interp.emergence.track import Track
 
-Said = Literal["the metric's", "the model's", "no jump", "unknown"]
+Conclusion = Literal["the metric's", "the model's", "no jump", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Verdict:
         resolution: how far above guessing the discontinuous metric has to come before it shows anything.
     """
 
-    said: Said
+    said: Conclusion
     steepest: float
     discontinuous: Break
     continuous: Break
@@ -84,7 +84,7 @@ def judge(
     steepest = float((hard[2:] - hard[:-2]).max()) / rise if rise > 0 else 0.0
     resolution = _resolution(n, chance, len(hard))
     if rise <= 3 / n or float(hard.max()) <= chance + resolution:
-        said: Said = "unknown"
+        said: Conclusion = "unknown"
     elif steepest < 0.5:
         said = "no jump"
     else:

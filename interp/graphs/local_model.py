@@ -17,7 +17,7 @@ from interp.graphs.transcoders import LayerTranscoder, Transcoders
 
 
 @dataclass(frozen=True, eq=False)
-class Active:
+class ActiveFeatures:
     """The features of a prompt that are on, in the order of layer, token and number.
 
     Attributes:
@@ -128,7 +128,7 @@ class LocalModel:
     layers: tuple[LocalLayer, ...]
     final: Float[Tensor, "pos d_model"]
     final_norm: Norm
-    active: Active
+    active: ActiveFeatures
     parallel: bool
 
 
@@ -203,14 +203,14 @@ def _local_model(
     return local
 
 
-def _active(transcoders: Transcoders, values: Mapping[Site, Tensor], dense: Mapping[int, Tensor]) -> Active:
+def _active(transcoders: Transcoders, values: Mapping[Site, Tensor], dense: Mapping[int, Tensor]) -> ActiveFeatures:
     columns = []
     for layer, one in sorted(transcoders.layers.items()):
         x, a = values[one.reads], dense[layer]
         pos, latent = a.nonzero(as_tuple=True)
         read = (x[pos] * one.W_enc[latent].to(x)).sum(-1) + one.b_enc[latent].to(x)
         columns.append((torch.full_like(pos, layer), pos, latent, a[pos, latent], read))
-    return Active(*(torch.cat(part) for part in zip(*columns, strict=True)))
+    return ActiveFeatures(*(torch.cat(part) for part in zip(*columns, strict=True)))
 
 
 def _local_layer(

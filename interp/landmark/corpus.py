@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from interp.landmark.documents import documents
-from interp.landmark.tokenizer import Annotated, annotate, read_tokenizer
+from interp.landmark.tokenizer import AnnotatedTokens, annotate, read_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,6 +43,6 @@ def corpus(n_documents: Count, seed: Natural = 0) -> "Dataset":
     )
 
 
-def _cut_text(item: Annotated) -> str:
+def _cut_text(item: AnnotatedTokens) -> str:
     """The text of the tokens that fit into the context."""
     return item.document.text[: max(end for _, end in item.offsets[:CONTEXT])]

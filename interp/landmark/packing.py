@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from interp.landmark.documents import documents
-from interp.landmark.tokenizer import Annotated, annotate, read_tokenizer
+from interp.landmark.tokenizer import AnnotatedTokens, annotate, read_tokenizer
 
 WEIGHTS = {"object": 4.0, "again": 4.0, "first time": 0.1}
 
@@ -28,7 +28,7 @@ class Rows:
     weight: np.ndarray
 
 
-def _columns(item: Annotated, number: int, length: int) -> np.ndarray:
+def _columns(item: AnnotatedTokens, number: int, length: int) -> np.ndarray:
     labels = zip(item.labels("object"), item.labels("repeat"), strict=True)
     weight = np.array([WEIGHTS["object"] if named else WEIGHTS.get(repeat, 1.0) for named, repeat in labels])
     weight[0] = 0.0
@@ -37,7 +37,7 @@ def _columns(item: Annotated, number: int, length: int) -> np.ndarray:
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns])[:, :length]
 
 
-def _annotate(seed: int, tokenizer_file: Path) -> Iterator[Annotated]:
+def _annotate(seed: int, tokenizer_file: Path) -> Iterator[AnnotatedTokens]:
     tokenizer, stream = read_tokenizer(tokenizer_file), documents(seed)
     while True:
         yield from annotate(tokenizer, list(islice(stream, 64)))

@@ -47,7 +47,7 @@ def read_tokenizer(file: Path = FILE) -> "Tokenizer":
 
 
 @dataclass(frozen=True)
-class Annotated:
+class AnnotatedTokens:
     """A tokenised document: ids, and per token what it expresses (an empty string where nothing)."""
 
     ids: list[int]
@@ -76,7 +76,7 @@ class Annotated:
         return (i for i, (a, b) in enumerate(self.offsets) if a < end and b > start and b > a)
 
 
-def annotate(tokenizer: "Tokenizer", documents: list[Document]) -> list[Annotated]:
+def annotate(tokenizer: "Tokenizer", documents: list[Document]) -> list[AnnotatedTokens]:
     """Tokenise documents, keeping what each token expresses."""
     encoded = tokenizer.encode_batch([d.text for d in documents])
-    return [Annotated(e.ids, e.offsets, d) for e, d in zip(encoded, documents, strict=True)]
+    return [AnnotatedTokens(e.ids, e.offsets, d) for e, d in zip(encoded, documents, strict=True)]

@@ -15,7 +15,7 @@ from hooks.tensor_file import read_tensors, write_tensors
 from interp.lenses.lens import Lens
 
 
-class Said(TypedDict):
+class TunedLensHeader(TypedDict):
     """What a file says of a tuned lens; all but the fingerprint where it is one that is still being tuned."""
 
     fingerprint: str
@@ -25,7 +25,7 @@ class Said(TypedDict):
     step: NotRequired[int]
 
 
-KIND: Final = Kind("interp.lenses.tuned", "tuned lens", "TunedLens.save or tune", Said)
+KIND: Final = Kind("interp.lenses.tuned", "tuned lens", "TunedLens.save or tune", TunedLensHeader)
 Weights: TypeAlias = dict[str, Tensor]
 
 

@@ -20,7 +20,7 @@ from interp.postcard.chance import between, uniform
 from interp.postcard.font import ink
 from interp.postcard.paint import DEPTHS, palettes, skies
 from interp.postcard.primitives import Primitives, move_shapes, together
-from interp.postcard.raster import Canvas, Painted, paint
+from interp.postcard.raster import Canvas, PaintedPrimitives, paint
 from interp.postcard.scene import THINGS, Scene
 from interp.postcard.shapes import PARTS, SHADES, shapes, strokes
 
@@ -161,7 +161,7 @@ def _set_sign(canvas: Canvas, i: int, name: str, palette: Float[np.ndarray, "sha
     canvas.parts[at] = 0
 
 
-def _place_stamps(stamps: Sequence[_Stamps], palette: Float[np.ndarray, "batch depth shade 3"]) -> Painted:
+def _place_stamps(stamps: Sequence[_Stamps], palette: Float[np.ndarray, "batch depth shade 3"]) -> PaintedPrimitives:
     """The primitives of all stamps in pixels, those of one scene together and in order."""
     library, starts = _library()
     rows = np.concatenate([s.rows for s in stamps])
@@ -178,7 +178,7 @@ def _place_stamps(stamps: Sequence[_Stamps], palette: Float[np.ndarray, "batch d
     parts = np.where(objects[of] == OBJECTS.index("landmark"), picked.parts + 1, 0)
     colours = palette[rows[of], depth[of], picked.shades]
     shapes_ = move_shapes(picked, matrix[of], scale[of])
-    return Painted(shapes_, rows[of], colours, opacity[of], objects[of], parts)
+    return PaintedPrimitives(shapes_, rows[of], colours, opacity[of], objects[of], parts)
 
 
 def _stamps(scenes: Sequence[Scene]) -> list[_Stamps]:

@@ -17,7 +17,7 @@ LEAST = 1 / 512
 
 
 @dataclass(frozen=True, eq=False)
-class Painted:
+class PaintedPrimitives:
     """Primitives in pixels, each with its picture, colour, opacity and labels; painter's order within a picture."""
 
     shapes: Primitives
@@ -37,7 +37,7 @@ class Canvas:
     parts: Int[np.ndarray, "batch height width"]
 
 
-def paint(canvas: Canvas, what: Painted) -> None:
+def paint(canvas: Canvas, what: PaintedPrimitives) -> None:
     """Paint primitives onto a canvas, in place."""
     size = canvas.colours.shape[1]
     low = np.clip(np.floor(what.shapes.boxes[:, :2] - 1), 0, size).astype(int)
@@ -65,7 +65,11 @@ def _groups(rank: Int[np.ndarray, "n"], window: Int[np.ndarray, "n 2"]) -> Itera
 
 
 def _paint_group(
-    canvas: Canvas, what: Painted, rows: Int[np.ndarray, "n"], corner: Int[np.ndarray, "n 2"], window: tuple[int, int]
+    canvas: Canvas,
+    what: PaintedPrimitives,
+    rows: Int[np.ndarray, "n"],
+    corner: Int[np.ndarray, "n 2"],
+    window: tuple[int, int],
 ) -> None:
     size = canvas.colours.shape[1]
     columns, lines = corner[:, :1] + np.arange(window[0]), corner[:, 1:] + np.arange(window[1])

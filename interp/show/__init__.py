@@ -8,7 +8,7 @@ from interp.show.browse import browse
 from interp.show.circuit import circuit_panel, faithfulness_panel
 from interp.show.composition import composition_panel, knowledge_panel
 from interp.show.concept import concept_page
-from interp.show.context import demonstrations_panel
+from interp.show.context import demonstrations_panel, transfer_panel
 from interp.show.damage import damage_panel
 from interp.show.dictionary_map import map_html, map_page
 from interp.show.dose import dose_panel
@@ -90,6 +90,7 @@ __all__ = [
     "specialisation_panel",
     "trace_panel",
     "track_panel",
+    "transfer_panel",
     "training_panel",
     "ways_panel",
     "weights_panel",

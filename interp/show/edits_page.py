@@ -8,7 +8,7 @@ from markupsafe import Markup
 from interp.common.statistics import Estimate
 from interp.common.texts import begins_with, find_phrases
 from interp.memory import Audit, Case
-from interp.memory.evaluation.answers import Reply
+from interp.memory.evaluation.answers import Answer
 from interp.show.audit import audit_panel
 from interp.show.collapsible_list import collapsible_list
 from interp.show.html import Html, highlight, part, render, table
@@ -16,10 +16,12 @@ from interp.show.page import Panel, Section, Tile, report
 
 CONTROLS = " control"
 KEPT = ("neighbour", "other fact")
-Said = Sequence[tuple[Case, Sequence[Reply]]]
+CaseAnswers = Sequence[tuple[Case, Sequence[Answer]]]
 
 
-def edits_page(path: str | Path, title: str, lead: str, result: Audit, said: Said, notes: Sequence[str] = ()) -> Path:
+def edits_page(
+    path: str | Path, title: str, lead: str, result: Audit, said: CaseAnswers, notes: Sequence[str] = ()
+) -> Path:
     """Write a page that opens offline of audited edits and return where it is.
 
     A fold per fact, opened by mouse or keyboard, and by an address that ends in #fact-3.
@@ -45,7 +47,7 @@ def edits_page(path: str | Path, title: str, lead: str, result: Audit, said: Sai
     return report(path, title, lead, sections, _tiles(result), notes)
 
 
-def facts_panel(said: Said) -> Panel:
+def facts_panel(said: CaseAnswers) -> Panel:
     """Facts by methods: how many questions about the new fact, and how many others, are answered right."""
     methods = _methods(said)
     rows = [
@@ -67,20 +69,20 @@ def facts_panel(said: Said) -> Panel:
     )
 
 
-def facts_folds(said: Said) -> Markup:
+def facts_folds(said: CaseAnswers) -> Markup:
     """Each fact, a fold: its questions, and what the model says before and with each edit."""
     folds = ((f"fact-{i}", _head(i, case, heard), _body(case, heard)) for i, (case, heard) in enumerate(said))
     return collapsible_list(folds, "facts")
 
 
-def _head(number: int, case: Case, replies: Sequence[Reply]) -> Markup:
+def _head(number: int, case: Case, replies: Sequence[Answer]) -> Markup:
     fact = case.fact
     marks = " ".join(f"{name} {'✓' if replies[0].right(name) else '✗'}" for name in replies[0].after)
     text = f"{fact.text} … {fact.old} → {fact.new}"
     return render("head.html", number=number + 1, mark="", text=text, figure=marks)
 
 
-def _body(case: Case, replies: Sequence[Reply]) -> Markup:
+def _body(case: Case, replies: Sequence[Answer]) -> Markup:
     methods, rows = [*replies[0].after], []
     for reply in replies:
         cells = [_answer(reply.before, reply, case), *(_answer(reply.after[name], reply, case) for name in methods)]
@@ -88,20 +90,20 @@ def _body(case: Case, replies: Sequence[Reply]) -> Markup:
     return part("block", "words said", table(["", "before", *methods], rows))
 
 
-def _answer(text: str, reply: Reply, case: Case) -> Markup:
+def _answer(text: str, reply: Answer, case: Case) -> Markup:
     """A continuation with the wanted answer marked where it is given, and a sign of whether it is."""
     shown = text.strip("\n")
     spans = [(start, end) for start, end, _ in find_phrases(shown, [reply.wanted, case.fact.new])]
     return part("answer", begins_with(text, reply.wanted), highlight(shown, spans))
 
 
-def _count(replies: Sequence[Reply], method: str | None) -> str:
+def _count(replies: Sequence[Answer], method: str | None) -> str:
     new = [reply.right(method) for reply in replies if reply.kind not in KEPT]
     kept = [reply.right(method) for reply in replies if reply.kind in KEPT]
     return f"{sum(new)}/{len(new)} new" + (f", {sum(kept)}/{len(kept)} kept" if kept else "")
 
 
-def _methods(said: Said) -> list[str]:
+def _methods(said: CaseAnswers) -> list[str]:
     return list(dict.fromkeys(name for _, replies in said for name in replies[0].after))
 
 

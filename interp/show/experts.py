@@ -76,12 +76,12 @@ def specialisation_panel(
             [one.shuffled[1] for one in found.values()],
         ),
         (
-            "the same, once the word is known",
+            "the same, the word known",
             [one.given_word for one in found.values()],
             [one.given_word_shuffled[1] for one in found.values()],
         ),
         (
-            "% of tokens with the first expert of the token before",
+            "tokens served as the one before, %",
             [100 * usages[layer].repetition.value for layer in found],
             [100 * usages[layer].repetition_chance for layer in found],
         ),
@@ -109,7 +109,8 @@ def specialisation_panel(
         ),
         control=(
             "Grey, the first two: what 95 % of permutations of the labels among texts stay below, with the same "
-            "correction for small counts, which can make it negative. The third: the same for tokens in another order."
+            "correction for small counts, which can make it negative. The third: how many tokens have "
+            "the first expert of the token before them, and for tokens in another order."
         ),
     )
 
@@ -129,8 +130,7 @@ def expert_words_panel(found: ExpertWords, tokenizer: Any, *, top: int = 8) -> P
     """
     rows = [
         [
-            str(e),
-            f"{float(found.used[e]):.0%}",
+            part("with_small", str(e), f"{float(found.used[e]):.0%}"),
             part(
                 "block",
                 "codes",
@@ -146,18 +146,14 @@ def expert_words_panel(found: ExpertWords, tokenizer: Any, *, top: int = 8) -> P
     ]
     return Panel(
         title=f"The words of each expert of layer {found.layer}",
-        body=Html(
-            part(
-                "block", "said words", table(["expert", "of all tokens", "words, and how many of each it serves"], rows)
-            )
-        ),
+        body=Html(part("block", "said words", table(["expert", "words, and how many of each it serves"], rows))),
         caption=(
             "Words whose occurrences run through the expert most surely (by the lower end of the share's interval: a "
             f"word seen once is not first). The word says {found.bits:.2f} bits of which expert serves."
         ),
         control=(
-            "By chance every word would have the share in the second column; with experts moved among the tokens of "
-            f"each text, the word says {found.shuffled[0]:.2f} bits (95 % below {found.shuffled[1]:.2f})."
+            "By chance every word would have the expert's own share, next to its number; with experts moved among the "
+            f"tokens of each text, the word says {found.shuffled[0]:.2f} bits (95 % below {found.shuffled[1]:.2f})."
         ),
     )
 

@@ -17,11 +17,14 @@ def heads_panel(scores: HeadScores) -> Panel:
         ```
     """
     n_layers, n_heads = scores.values.shape
-    columns, rows = [f"head {head}" for head in range(n_heads)], [f"layer {layer}" for layer in range(n_layers)]
+    columns, rows = [str(head) for head in range(n_heads)], [f"layer {layer}" for layer in range(n_layers)]
     layer, head, best = scores.top(1)[0]
+    most = max(1e-9, float(scores.values.abs().max()))
+    hover = "%{y}, head %{x}<br>%{z:.3g}<extra></extra>"
+    figure = heat(scores.values.tolist(), columns, rows, most=most, hover=hover).update_xaxes(title_text="head")
     return Panel(
         title=f"Heads by their {scores.name} score",
-        body=heat(scores.values.tolist(), columns, rows, most=max(1e-9, float(scores.values.abs().max()))),
+        body=figure,
         caption=f"The highest is head {head} of layer {layer}, with {best:.2f}; point at a cell for its score.",
         control=(
             f"Next to it, {scores.where}: that head scores {float(scores.control[layer, head]):.2f}, and no head more "

@@ -12,7 +12,7 @@ from hooks.errors import InvalidType
 from interp.circuits import PatchEffect
 from interp.circuits.edges import EdgeEffect, FaithfulnessCurve
 from interp.circuits.heads import HeadScores
-from interp.context import DemonstrationEffects
+from interp.context import DemonstrationEffects, Transfer
 from interp.features import DictionaryMap, Feature, Record, SearchResult
 from interp.graphs import AttributionGraph
 from interp.graphs.feature_circuits import FeatureCircuit, FeatureFaithfulness
@@ -22,7 +22,7 @@ from interp.show.attribution_graph import graph_panel
 from interp.show.audit import audit_panel
 from interp.show.circuit import circuit_panel, faithfulness_panel
 from interp.show.composition import composition_panel
-from interp.show.context import demonstrations_panel
+from interp.show.context import demonstrations_panel, transfer_panel
 from interp.show.dictionary_map import map_html
 from interp.show.dose import dose_panel
 from interp.show.feature import examples_panel, histogram_panel
@@ -38,8 +38,10 @@ from interp.show.search import search_panel
 from interp.show.steering import comparison_panel
 from interp.show.teaching import costs_panel, ways_panel
 from interp.show.trace import trace_panel
+from interp.show.tuning import predictions_panel, raised_words_panel, weights_panel
 from interp.steering import ChosenDose, DoseResponse, MethodComparison
 from interp.teaching import WayComparison
+from interp.tuning import TokenDivergence, WeightDifference, WordsOfDifference
 
 Shown = Panel | Html
 CONCEPT = "the concept"  # what a result that does not know its concept's name calls it
@@ -65,8 +67,12 @@ PANELS: dict[type, Callable[[Any], tuple[Shown, ...]]] = {
     Ranks: lambda found: (rank_panel(found),),
     Record: lambda found: (record_html(found, ""),),
     SearchResult: lambda found: (search_panel(found),),
+    TokenDivergence: lambda found: (predictions_panel(found),),
     Trace: lambda found: (trace_panel(found),),
+    Transfer: lambda found: (transfer_panel(found),),
     WayComparison: lambda found: (ways_panel(found), costs_panel(found)),
+    WeightDifference: lambda found: (weights_panel(found),),
+    WordsOfDifference: lambda found: (raised_words_panel(found),),
 }
 
 

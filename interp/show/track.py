@@ -10,6 +10,13 @@ from interp.show.page import Panel
 from interp.show.theme import CONCEPT, CONTROL, rgba, style_figure
 
 HEIGHT = 150
+MEANT = {
+    "exact match": "every token of the answer is the likeliest one",
+    "sampled match": "the probability that a draw is the answer",
+    "Brier score": "squared error of the probabilities, smaller is better",
+    "log p of a token": "mean log-probability of the answer's tokens, in nats",
+}
+"""What the metrics of answers mean."""
 
 
 def track_panel(track: Track, changes: Mapping[str, Break]) -> Panel:
@@ -33,8 +40,8 @@ def track_panel(track: Track, changes: Mapping[str, Break]) -> Panel:
     for row, name in enumerate(names, 1):
         of = track.metrics[name]
         ends = [e.high for e in of] + [e.low for e in of][::-1]
-        band = Scatter(x=x + x[::-1], y=ends, fill="toself", fillcolor=rgba(CONCEPT, 0.15), line={"width": 0},
-                       hoverinfo="skip", showlegend=False)  # fmt: skip
+        band = Scatter(x=x + x[::-1], y=ends, mode="lines", fill="toself", fillcolor=rgba(CONCEPT, 0.15),
+                       line={"width": 0}, hoverinfo="skip", showlegend=False)  # fmt: skip
         line = Scatter(x=x, y=[e.value for e in of], mode="lines+markers", marker={"size": 4}, line={"color": CONCEPT},
                        name=name, hovertemplate="%{y:.3g}", showlegend=False)  # fmt: skip
         figure.add_traces([band, line], rows=row, cols=1)
@@ -48,7 +55,8 @@ def track_panel(track: Track, changes: Mapping[str, Break]) -> Panel:
     return Panel(
         title="What changes while the model is trained, and when",
         body=figure,
-        caption=f"Breaks: {'; '.join(broken)}." if broken else "No metric breaks, as far as these points show.",
+        caption=(f"Breaks: {'; '.join(broken)}." if broken else "No metric breaks, as far as these points show.")
+        + "".join(f" {name[0].upper() + name[1:]}: {MEANT[name]}." for name in names if name in MEANT),
         control=(
             f"A break is marked where smooth curves with the same noise show one as good with p ≤ {least:.3f}, so that "
             "one page in twenty of smooth metrics has a mark. Bands are 95 % intervals over questions."

@@ -32,7 +32,7 @@ def difference_panel(
         difference_panel(measure_difference(pair, texts), measure_site_divergence(pair, texts)).body.show()
         ```
     """
-    titles = ("how far the states move, % of their length", "how much of the new predictions they hold, %")
+    titles = ("how far states move, %", "new predictions that they hold, %")
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.14)
     names = [_name(site) for site in found.sites]
     moved = [100 * float(one.mean()) for one in found.relative]
@@ -81,25 +81,28 @@ def predictions_panel(
         predictions_panel(measure_token_divergence(pair, texts)).body
         ```
     """
-    rows = []
-    for kl, text, pos in found.largest(top):
+    listed: dict[tuple[str, str, str], float] = {}
+    for kl, text, pos in found.largest(10 * top):
         before = "".join(found.tokens[text][max(0, pos + 1 - BEFORE_IT) : pos + 1])
-        base, tuned = found.said[text][pos]
-        rows.append([f"… {before}", part("code", visible(base)), part("code", visible(tuned)), f"{kl:.1f}"])
+        listed.setdefault((before, *found.said[text][pos]), kl)
+    rows = [
+        [f"… {before}", part("code", visible(base)), part("code", visible(tuned)), f"{kl:.1f}"]
+        for (before, base, tuned), kl in [*listed.items()][:top]
+    ]
     largest = max((float(kl.max()) for kl in found.kl if len(kl)), default=0.0)
-    order = sorted(range(len(found.kl)), key=lambda i: -float(found.kl[i].sum()))[:texts]
-    shown = [part("line", tokens(found.tokens[i], found.kl[i].tolist(), max(largest, 1e-9))) for i in order]
-    head = ["after", "the base says", "the tuned one says", "nats"]
-    body = part("block", "words", table(head, rows))
-    for line in shown:
-        body += part("block", "read", line)
+    order = sorted(range(len(found.kl)), key=lambda i: -float(found.kl[i].mean()))[:texts]
+    shown = [
+        (float(found.kl[i].mean()), tokens(found.tokens[i], found.kl[i].tolist(), max(largest, 1e-9))) for i in order
+    ]
+    head = ["after", "base", "tuned", "nats"]
+    body = part("block", "words", table(head, rows)) + part("examples", shown)
     return Panel(
         title="Where it goes on otherwise",
         body=Html(body),
         caption=(
-            f"The tokens after which predictions differ most, and the {len(shown)} texts that differ most, coloured by "
-            f"how far (full colour: {largest:.1f} nats). Over all {len(found.kl)} texts: {_nats(found.mean)} a token, "
-            "KL(tuned ‖ base)."
+            "What each model says next where predictions differ most, and the texts that differ most, with their mean, "
+            f"every token coloured by how far it is (full colour: {largest:.1f} nats). Over all {len(found.kl)} texts: "
+            f"{_nats(found.mean)} a token, KL(tuned ‖ base)."
         ),
         control=f"The placebo's: {_nats(placebo)} a token." if placebo is not None else NO_PLACEBO,
     )
@@ -114,11 +117,11 @@ def raised_words_panel(found: WordsOfDifference, placebo: WordsOfDifference | No
         ```
     """
     columns: list[tuple[str, Sequence[tuple[str, float]]]] = [
-        ("by the base's head", found.base),
-        ("by the tuned head", found.tuned),
+        ("base's head", found.base),
+        ("tuned head", found.tuned),
     ]
     if placebo is not None:
-        columns.append(("the placebo's difference", placebo.base))
+        columns.append(("placebo", placebo.base))
     rows = [
         [str(i + 1), *(part("with_small", part("code", visible(of[i][0])), f"{of[i][1]:.1f}") for _, of in columns)]
         for i in range(min(len(of) for _, of in columns))
@@ -196,6 +199,6 @@ def _line(x: list[str], y: list[float], colour: str, name: str, dash: str = "sol
 
 def _band(x: list[str], of: list[Estimate], colour: str, name: str) -> list[Scatter]:
     ends = [100 * e.high for e in of] + [100 * e.low for e in of][::-1]
-    band = Scatter(x=x + x[::-1], y=ends, fill="toself", fillcolor=rgba(colour, 0.15), line={"width": 0},
+    band = Scatter(x=x + x[::-1], y=ends, mode="lines", fill="toself", fillcolor=rgba(colour, 0.15), line={"width": 0},
                    hoverinfo="skip", showlegend=False)  # fmt: skip
     return [band, _line(x, [100 * e.value for e in of], colour, name).update(showlegend=False)]

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from hooks import Direction, Model, Position, Receipt
 from hooks.border import Count, Natural, NotNegative
-from hooks.direction import Said
+from hooks.direction import DirectionHeader
 from hooks.errors import InvalidArgument, nearest
 from hooks.json_file import Kind, parse_contents
 from hooks.position import everywhere, generated, last, prompt
@@ -24,15 +24,15 @@ from interp.steering.steer import steer
 from interp.steering.steering import Steering, add_direction
 
 
-class RecipeSaid(TypedDict):
+class RecipeHeader(TypedDict):
     """What a file says of a recipe."""
 
     way: str
     dose: float
     at: str
     threshold: float
-    direction: Said
-    condition: NotRequired[Said]
+    direction: DirectionHeader
+    condition: NotRequired[DirectionHeader]
 
 
 WAYS: Final[dict[str, Callable[[Direction, Position], Steering]]] = {
@@ -40,7 +40,7 @@ WAYS: Final[dict[str, Callable[[Direction, Position], Steering]]] = {
     "set": set_projection,
     "ablate": ablate_direction,
 }
-KIND: Final = Kind("interp.recipe", "recipe", "Recipe.save", RecipeSaid)
+KIND: Final = Kind("interp.recipe", "recipe", "Recipe.save", RecipeHeader)
 PLACES: Final = {str(place): place for place in (everywhere, prompt, generated, last)}
 
 

@@ -19,7 +19,7 @@ from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.memory import Case
 from interp.memory.evaluation.audit import estimate_measures
 from interp.memory.evaluation.measurement import (
-    Unedited,
+    UneditedBaseline,
     generate_greedily,
     measure_case,
     measure_unedited,
@@ -173,7 +173,7 @@ def _lessons(
 
 
 def _measure(
-    model: Model, case: Case, lesson: Lesson | None, before: Sequence[Sequence[int]], base: Unedited
+    model: Model, case: Case, lesson: Lesson | None, before: Sequence[Sequence[int]], base: UneditedBaseline
 ) -> dict[str, float]:
     """Every measure of an audit, with the lesson in place."""
     with nullcontext() if lesson is None else lesson.enter(model):

@@ -15,7 +15,7 @@ from interp.teaching.lesson import Lesson, lesson_of_edit, lesson_of_passages, l
 
 
 @dataclass(frozen=True)
-class About:
+class WayDescription:
     """What a way changes, and how that is undone."""
 
     changes: str
@@ -23,12 +23,12 @@ class About:
 
 
 WAYS = {
-    "edit": About("ROME: one rank of one matrix is added to the weights", "the kept original is written back"),
-    "codebook": About("GRACE: one layer answers where a key is near", "its entry is deleted"),
-    "context": About("the statement is read before every text", "it is not read any more"),
-    "store": About("states before the object vote next to the last layer (kNN)", "its entries are deleted"),
-    "passage": About("a passage found by its words is read before the question", "the passage is deleted"),
-    "steering": About("a vector is added at every token", "it is not added any more"),
+    "edit": WayDescription("ROME: one rank of one matrix is added to the weights", "the kept original is written back"),
+    "codebook": WayDescription("GRACE: one layer answers where a key is near", "its entry is deleted"),
+    "context": WayDescription("the statement is read before every text", "it is not read any more"),
+    "store": WayDescription("states before the object vote next to the last layer (kNN)", "its entries are deleted"),
+    "passage": WayDescription("a passage found by its words is read before the question", "the passage is deleted"),
+    "steering": WayDescription("a vector is added at every token", "it is not added any more"),
 }
 """The ways, what each changes, and how that is undone."""
 EDITORS = {"edit": "rome", "codebook": "grace", "context": "in_context", "store": "knn_memory"}

@@ -12,7 +12,7 @@ from hooks import Model, stream
 from hooks.border import Count, Natural, NotNegative
 from hooks.errors import InvalidArgument
 from interp.visualisation.objective import along, random_direction
-from interp.visualisation.text_evolution import TextFront, evolve_texts, measure_texts
+from interp.visualisation.text_evolution import ScoredTexts, TextFront, evolve_texts, measure_texts
 from interp.visualisation.writer import Writer
 
 
@@ -83,12 +83,12 @@ def compare_with_texts(
     values, piece = _read(model, front, texts)
     alone = measure_texts(model, front.objective, writer, piece)
     ce = float(alone.cross_entropies[0])
-    chosen = _largest_likely(front, ce + within)
-    value = float(front.values[chosen])
+    made = _largest_likely(front.frontier, ce + within)
+    value = float(made.values[0])
     return TextComparison(
         value,
-        float(front.cross_entropies[chosen]),
-        front.texts[chosen],
+        float(made.cross_entropies[0]),
+        writer.write(made.ids)[0],
         float(values.max()),
         writer.write(piece)[0],
         float(alone.values[0]),
@@ -118,11 +118,9 @@ def _read(model: Model, front: TextFront, texts: Sequence[str]) -> tuple[Float[T
     return torch.cat(values), piece
 
 
-def _largest_likely(front: TextFront, most: float) -> int:
-    likely = front.cross_entropies <= most
-    if not bool(likely.any()):
-        return int(front.cross_entropies.argmin())
-    return int(front.values.masked_fill(~likely, -torch.inf).argmax())
+def _largest_likely(frontier: ScoredTexts, most: float) -> ScoredTexts:
+    """The last that is likely enough of those in order of CE and value, or the likeliest."""
+    return frontier[torch.tensor([max(1, int((frontier.cross_entropies <= most).sum())) - 1])]
 
 
 def evolve_texts_for_random(

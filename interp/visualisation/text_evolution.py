@@ -39,6 +39,8 @@ class TextFront:
         cross_entropies: CE, the mean of the tokens' negative log-probabilities, in nats.
         begun: the largest value among the texts it began from.
         read: how many texts were read.
+        frontier: all texts read of which no other is both larger and likelier, from the likeliest to the largest;
+            those between two weights, too.
     """
 
     objective: Objective
@@ -49,6 +51,7 @@ class TextFront:
     cross_entropies: Float[Tensor, "n"]
     begun: float
     read: int
+    frontier: "ScoredTexts"
 
     def __repr__(self) -> str:
         rows = sorted(
@@ -119,39 +122,57 @@ def evolve_texts(
     lam = torch.tensor(sorted(weights), dtype=torch.float64) * unit
     population = _select(lam, measure_texts(model, objective, writer, first))
     best, begun, read = population, float(population.values.max()), len(lam)
+    frontier = find_frontier(population)
     for step in tqdm(range(1, steps + 1), desc=str(objective), disable=not progress):
-        promise = writer.promise(_slopes(model, objective, writer, population.ids, lam))
+        promise = writer.promise(*_slopes(model, objective, writer, population.ids, lam))
         made = writer.children(population.ids, promise, children, choices)
         if len(made):
             found = measure_texts(model, objective, writer, made)
             population, best, read = _select(lam, population, found), _select(lam, best, found), read + len(made)
+            frontier = find_frontier(frontier, found)
         if step % restart == 0:
             chosen = [int(torch.randint(len(lam), (), generator=writer.random))] * len(lam)
-            population = Measured(best.ids[chosen], best.values[chosen], best.cross_entropies[chosen])
+            population = best[torch.tensor(chosen)]
     written = tuple(writer.write(best.ids))
     values, ce = best.values.float(), best.cross_entropies.float()
-    return TextFront(objective, tuple(lam.tolist()), written, best.ids, values, ce, begun, read)
+    return TextFront(objective, tuple(lam.tolist()), written, best.ids, values, ce, begun, read, frontier)
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class ScoredTexts:
     """Texts with f at their last token, and CE."""
 
     ids: Ids
     values: Float[Tensor, "batch"]
     cross_entropies: Float[Tensor, "batch"]
 
+    def __getitem__(self, rows: Tensor) -> "ScoredTexts":
+        return ScoredTexts(self.ids[rows], self.values[rows], self.cross_entropies[rows])
 
-def _select(lam: Float[Tensor, "n"], *groups: Measured) -> Measured:
-    """For each λ the text with the largest `f − λ·CE`; of equal ones the first."""
-    ids, values, ce = (
-        torch.cat([getattr(one, name) for one in groups]) for name in ("ids", "values", "cross_entropies")
+
+def _join(groups: Sequence[ScoredTexts]) -> ScoredTexts:
+    return ScoredTexts(
+        *(torch.cat([getattr(one, name) for one in groups]) for name in ("ids", "values", "cross_entropies"))
     )
-    chosen = (values[None] - lam[:, None] * ce[None]).argmax(1)
-    return Measured(ids[chosen], values[chosen], ce[chosen])
 
 
-def measure_texts(model: Model, objective: Objective, writer: Writer, ids: Ids) -> Measured:
+def _select(lam: Float[Tensor, "n"], *groups: ScoredTexts) -> ScoredTexts:
+    """For each λ the text with the largest `f − λ·CE`; of equal ones the first."""
+    every = _join(groups)
+    return every[(every.values[None] - lam[:, None] * every.cross_entropies[None]).argmax(1)]
+
+
+def find_frontier(*groups: ScoredTexts) -> ScoredTexts:
+    """Those of which no other is both larger and likelier, from the likeliest to the largest."""
+    every = _join(groups)
+    every = every[every.values.argsort(descending=True, stable=True)]
+    every = every[every.cross_entropies.argsort(stable=True)]
+    before = every.values.cummax(0).values.roll(1)
+    before[0] = -torch.inf
+    return every[every.values > before]
+
+
+def measure_texts(model: Model, objective: Objective, writer: Writer, ids: Ids) -> ScoredTexts:
     """f at the last token of each text, and its CE."""
     values, ce = [], []
     for part in ids.split(BATCH):
@@ -159,7 +180,7 @@ def measure_texts(model: Model, objective: Objective, writer: Writer, ids: Ids) 
             logits = model.run(writer.tokens(part))
         values.append(objective.score(held[-1][:, -1:].flatten(2), None).double().cpu())
         ce.append(writer.cross_entropy(logits, part).double().cpu())
-    return Measured(ids, torch.cat(values), torch.cat(ce))
+    return ScoredTexts(ids, torch.cat(values), torch.cat(ce))
 
 
 def values_at_tokens(model: Model, objective: Objective, tokens: Tokens) -> Float[Tensor, "n"]:
@@ -170,16 +191,18 @@ def values_at_tokens(model: Model, objective: Objective, tokens: Tokens) -> Floa
 
 def _slopes(
     model: Model, objective: Objective, writer: Writer, ids: Ids, lam: Float[Tensor, "batch"]
-) -> Float[Tensor, "batch pos d_model"]:
-    """The gradient of `Σ f − λ·CE` with respect to the embedding of each token."""
+) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos vocab"]]:
+    """The gradient of `Σ f − λ·CE` to each token's embedding, and `(λ/n) log p(v|t_<p)` of each token at its place."""
+    seen: list[Tensor] = []
     with _activations(model, objective) as held:
 
         def marks(logits: Float[Tensor, "batch pos vocab"]) -> Float[Tensor, ""]:
             values = objective.score(held[-1][:, -1:].flatten(2), None)
+            seen.append(logits.detach())
             return (values - lam.to(logits) * writer.cross_entropy(logits, ids)).sum()
 
         found = capture_gradients(model, writer.tokens(ids), [embed], marks)
-    return found.gradients[embed][:, len(writer.before) :]
+    return found.gradients[embed][:, len(writer.before) :], lam[:, None, None] * writer.log_shares(seen[-1]).to(lam)
 
 
 @contextmanager

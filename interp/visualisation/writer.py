@@ -51,7 +51,7 @@ class Writer:
         return self.model.tokenizer.batch_decode(ids.tolist(), clean_up_tokenization_spaces=False)
 
     def cross_entropy(self, logits: Float[Tensor, "batch _ vocab"], ids: Ids) -> Float[Tensor, "batch"]:
-        """The mean negative log-probability of each text's tokens, in nats; of all but the first without one before."""
+        """Mean −log p of each text's tokens, in nats; without the first token where nothing is before it."""
         given = logits[:, len(self.before) - 1 : -1] if self.before else logits[:, :-1]
         asked = (ids if self.before else ids[:, 1:]).to(logits.device)
         if asked.shape[1] == 0:
@@ -73,9 +73,23 @@ class Writer:
             raise InvalidArgument(f"no text's first {length} tokens are read as the same again: give other texts")
         return kept[torch.arange(n) % len(kept)]
 
-    def promise(self, slopes: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos vocab"]:
-        """What the gradient promises of each token at each place: `e_v · ∂m/∂e`; -inf of those that are no text."""
+    def log_shares(self, logits: Float[Tensor, "batch _ vocab"]) -> Float[Tensor, "batch pos vocab"]:
+        """What each token at each place adds to −CE itself: `log p(v|t_<p) / n`; 0 where nothing is before it."""
+        if self.before:
+            given = logits[:, len(self.before) - 1 : -1].log_softmax(-1)
+            return given / given.shape[1]
+        given = logits[:, :-1].log_softmax(-1) / max(1, logits.shape[1] - 1)
+        return torch.cat([torch.zeros_like(logits[:, :1]), given], 1)
+
+    def promise(
+        self, slopes: Float[Tensor, "batch pos d_model"], own: Float[Tensor, "batch pos vocab"] | float = 0.0
+    ) -> Float[Tensor, "batch pos vocab"]:
+        """What the gradient promises of each token at each place: `e_v · ∂m/∂e + own`; -inf of those that are no text.
+
+        `own` is what the token adds by itself, apart from what its embedding changes at later places.
+        """
         found = slopes @ self._embeddings.to(slopes).T
+        found = found + (own.to(found) if isinstance(own, Tensor) else own)
         return found.masked_fill(~self._allowed.to(found.device), -torch.inf)
 
     def children(

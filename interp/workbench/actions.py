@@ -8,23 +8,23 @@ from pydantic import ValidationError
 
 from hooks.errors import InvalidArgument, UnknownName, nearest
 from interp.workbench.arguments import (
-    AttributeGiven,
-    CircuitGiven,
-    DoseGiven,
-    EditGiven,
-    ExportEditGiven,
-    ExportSteeringGiven,
-    FeaturesGiven,
-    Given,
-    GraphGiven,
-    LatentGiven,
-    MapGiven,
-    NamedGiven,
-    PatchGiven,
-    SearchGiven,
-    SteerGiven,
-    SteerNodesGiven,
-    TextGiven,
+    Arguments,
+    AttributeArguments,
+    CircuitArguments,
+    DoseArguments,
+    EditArguments,
+    ExportEditArguments,
+    ExportSteeringArguments,
+    FeaturesArguments,
+    GraphArguments,
+    LatentArguments,
+    MapArguments,
+    NamedArguments,
+    PatchArguments,
+    SearchArguments,
+    SteerArguments,
+    SteerNodesArguments,
+    TextArguments,
 )
 from interp.workbench.browsing import map_latents, search_latents, show_latent
 from interp.workbench.circuits import draw_graph, find_circuit, steer_nodes
@@ -41,11 +41,11 @@ from interp.workbench.tracing import sweep_patches
 class Action:
     """One kind of action: the type of its arguments, and what does it."""
 
-    given: type[Given]
+    given: type[Arguments]
     run: Callable[[Session, Any, Progress], Document]
 
 
-def check_given(kind: str, args: object) -> Given:
+def check_given(kind: str, args: object) -> Arguments:
     """The arguments of an action, each of its type and within its limits.
 
     Raises:
@@ -63,21 +63,21 @@ def check_given(kind: str, args: object) -> Given:
 
 
 ACTIONS: Final[dict[str, Action]] = {
-    "lens": Action(TextGiven, read_lens),
-    "features": Action(FeaturesGiven, read_features),
-    "attribute": Action(AttributeGiven, split_logit),
-    "steer": Action(SteerGiven, steer_prompt),
-    "dose": Action(DoseGiven, sweep_doses),
-    "edit": Action(EditGiven, make_edit),
-    "apply": Action(NamedGiven, apply_edit),
-    "undo": Action(NamedGiven, undo_edit),
-    "patch": Action(PatchGiven, sweep_patches),
-    "search": Action(SearchGiven, search_latents),
-    "latent": Action(LatentGiven, show_latent),
-    "map": Action(MapGiven, map_latents),
-    "graph": Action(GraphGiven, draw_graph),
-    "steer_nodes": Action(SteerNodesGiven, steer_nodes),
-    "circuit": Action(CircuitGiven, find_circuit),
-    "export_edit": Action(ExportEditGiven, export_edit),
-    "export_steering": Action(ExportSteeringGiven, export_steering),
+    "lens": Action(TextArguments, read_lens),
+    "features": Action(FeaturesArguments, read_features),
+    "attribute": Action(AttributeArguments, split_logit),
+    "steer": Action(SteerArguments, steer_prompt),
+    "dose": Action(DoseArguments, sweep_doses),
+    "edit": Action(EditArguments, make_edit),
+    "apply": Action(NamedArguments, apply_edit),
+    "undo": Action(NamedArguments, undo_edit),
+    "patch": Action(PatchArguments, sweep_patches),
+    "search": Action(SearchArguments, search_latents),
+    "latent": Action(LatentArguments, show_latent),
+    "map": Action(MapArguments, map_latents),
+    "graph": Action(GraphArguments, draw_graph),
+    "steer_nodes": Action(SteerNodesArguments, steer_nodes),
+    "circuit": Action(CircuitArguments, find_circuit),
+    "export_edit": Action(ExportEditArguments, export_edit),
+    "export_steering": Action(ExportSteeringArguments, export_steering),
 }

@@ -8,33 +8,33 @@ Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Given(BaseModel):
+class Arguments(BaseModel):
     """Arguments of an action: no unknown names, numbers finite."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class TextGiven(Given):
+class TextArguments(Arguments):
     """A text to read."""
 
     text: Text
     top: Annotated[int, Field(ge=1, le=20)] = 5
 
 
-class FeaturesGiven(TextGiven):
+class FeaturesArguments(TextArguments):
     """A text to read through a dictionary."""
 
     sae: Name
 
 
-class AttributeGiven(Given):
+class AttributeArguments(Arguments):
     """A text, and the token whose logit is split, as a word or by its id."""
 
     text: Text
     word: Name | Annotated[int, Field(ge=0)]
 
 
-class DirectionGiven(Given):
+class DirectionArguments(Arguments):
     """A direction: latent `latent` of `sae`, one of the session's by `name`, or the difference of two sets of texts."""
 
     dose: float
@@ -46,21 +46,21 @@ class DirectionGiven(Given):
     site: str = ""
 
 
-class SteerGiven(Given):
+class SteerArguments(Arguments):
     """A prompt, up to eight directions with their doses, and how to generate."""
 
     prompt: Text
-    directions: Annotated[list[DirectionGiven], Field(min_length=1, max_length=8)]
+    directions: Annotated[list[DirectionArguments], Field(min_length=1, max_length=8)]
     max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 40
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
 
 
-class DoseGiven(Given):
+class DoseArguments(Arguments):
     """A prompt, one direction, the doses to compare, and the words that name the concept."""
 
     prompt: Text
-    direction: DirectionGiven
+    direction: DirectionArguments
     doses: Annotated[list[float], Field(min_length=1, max_length=12)]
     words: Annotated[list[Name], Field(min_length=1, max_length=8)]
     per_prompt: Annotated[int, Field(ge=1, le=32)] = 8
@@ -68,7 +68,7 @@ class DoseGiven(Given):
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
 
 
-class EditGiven(Given):
+class EditArguments(Arguments):
     """A fact to edit, and by which method."""
 
     subject: Name
@@ -78,13 +78,13 @@ class EditGiven(Given):
     method: str = "rome"
 
 
-class NamedGiven(Given):
+class NamedArguments(Arguments):
     """An edit by its name."""
 
     name: Name
 
 
-class PatchGiven(Given):
+class PatchArguments(Arguments):
     """Two prompts that differ, and what is said after each."""
 
     clean: Text
@@ -94,7 +94,7 @@ class PatchGiven(Given):
     site: str = "resid_pre"
 
 
-class SearchGiven(Given):
+class SearchArguments(Arguments):
     """Words to look for in the labels of a dictionary's latents."""
 
     sae: Name
@@ -102,20 +102,20 @@ class SearchGiven(Given):
     top: Annotated[int, Field(ge=1, le=200)] = 50
 
 
-class LatentGiven(Given):
+class LatentArguments(Arguments):
     """A latent of a dictionary."""
 
     sae: Name
     latent: Annotated[int, Field(ge=0)]
 
 
-class MapGiven(Given):
+class MapArguments(Arguments):
     """A dictionary to draw as a map."""
 
     sae: Name
 
 
-class GraphGiven(Given):
+class GraphArguments(Arguments):
     """A text, the transcoders to explain its next token by, and which tokens; the likeliest where none are named."""
 
     text: Text
@@ -124,7 +124,7 @@ class GraphGiven(Given):
     max_features: Annotated[int, Field(ge=1, le=5_000)] = 1_000
 
 
-class SteerNodesGiven(Given):
+class SteerNodesArguments(Arguments):
     """Nodes of a graph that was drawn, by its name, and what their activations are multiplied by."""
 
     graph: Name
@@ -133,7 +133,7 @@ class SteerNodesGiven(Given):
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
 
 
-class CircuitGiven(Given):
+class CircuitArguments(Arguments):
     """Two prompts that differ, what is said after each, and how closely the slope is followed."""
 
     clean: Text
@@ -144,15 +144,15 @@ class CircuitGiven(Given):
     top: Annotated[int, Field(ge=1, le=200)] = 20
 
 
-class ExportEditGiven(Given):
+class ExportEditArguments(Arguments):
     """An edit by its name, and the form to have it in."""
 
     name: Name
     form: Literal["edit", "lora"] = "edit"
 
 
-class ExportSteeringGiven(Given):
+class ExportSteeringArguments(Arguments):
     """A direction with its dose, and the form to have it in."""
 
-    direction: DirectionGiven
+    direction: DirectionArguments
     form: Literal["recipe", "gguf", "script"] = "recipe"

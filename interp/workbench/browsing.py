@@ -2,14 +2,14 @@
 
 from hooks.errors import UnknownName
 from interp.features import map_dictionary
-from interp.workbench.arguments import LatentGiven, MapGiven, SearchGiven
+from interp.workbench.arguments import LatentArguments, MapArguments, SearchArguments
 from interp.workbench.log import Entry
 from interp.workbench.progress import Document, Progress
 from interp.workbench.search import LabelTable, find_by_label
 from interp.workbench.session import Session, name_of
 
 
-def search_latents(session: Session, given: SearchGiven, progress: Progress) -> Document:
+def search_latents(session: Session, given: SearchArguments, progress: Progress) -> Document:
     """The latents whose labels and tokens hold the words."""
     labels = _labels(session, given.sae)
     value = find_by_label(labels, given.words, top=given.top)
@@ -23,7 +23,7 @@ def search_latents(session: Session, given: SearchGiven, progress: Progress) -> 
     return {"latents": [dict(zip(columns, row, strict=True)) for row in found]}
 
 
-def show_latent(session: Session, given: LatentGiven, progress: Progress) -> Document:
+def show_latent(session: Session, given: LatentArguments, progress: Progress) -> Document:
     """What the index knows of one latent: its highest texts, what it promotes, what fires with it."""
     labels = _labels(session, given.sae)
     place = labels.place(given.latent)
@@ -49,7 +49,7 @@ def show_latent(session: Session, given: LatentGiven, progress: Progress) -> Doc
     }
 
 
-def map_latents(session: Session, given: MapGiven, progress: Progress) -> Document:
+def map_latents(session: Session, given: MapArguments, progress: Progress) -> Document:
     """The latents that ever fire, in the plane: similar decoder directions near each other."""
     labels, sae = _labels(session, given.sae), session.sae(given.sae)
     latents = sorted(labels.latents)

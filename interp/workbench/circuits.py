@@ -8,7 +8,7 @@ from interp.graphs import AttributionGraph, attribution_graph, scale_features, s
 from interp.graphs.graph import warning_of
 from interp.graphs.nodes import FEATURE
 from interp.show.attribution_graph import graph_data
-from interp.workbench.arguments import CircuitGiven, GraphGiven, SteerNodesGiven
+from interp.workbench.arguments import CircuitArguments, GraphArguments, SteerNodesArguments
 from interp.workbench.log import Entry
 from interp.workbench.progress import Document, Progress, check_length
 from interp.workbench.session import Session, name_of
@@ -16,7 +16,7 @@ from interp.workbench.session import Session, name_of
 LISTED = 20
 
 
-def draw_graph(session: Session, given: GraphGiven, progress: Progress) -> Document:
+def draw_graph(session: Session, given: GraphArguments, progress: Progress) -> Document:
     """The attribution graph of what comes after a text, next to the scores of one with its decoders shuffled."""
     check_length(session.model.tokens(given.text))
     transcoders, model = session.transcoders_of(given.transcoders), session.model
@@ -55,7 +55,7 @@ def draw_graph(session: Session, given: GraphGiven, progress: Progress) -> Docum
     }
 
 
-def steer_nodes(session: Session, given: SteerNodesGiven, progress: Progress) -> Document:
+def steer_nodes(session: Session, given: SteerNodesArguments, progress: Progress) -> Document:
     """What scaling some features does to the graph's logits: predicted by the graph, measured in the model.
 
     The control is as many other features of the same prompt, drawn at random, scaled alike.
@@ -95,7 +95,7 @@ def other_features(graph: AttributionGraph, nodes: list[str], n: int, seed: int)
     return [names[i] for i in order[:n]]
 
 
-def find_circuit(session: Session, given: CircuitGiven, progress: Progress) -> Document:
+def find_circuit(session: Session, given: CircuitArguments, progress: Progress) -> Document:
     """The edges that matter most to a difference, checked on a sample, and how faithful their circuits are."""
     for text in (given.clean, given.corrupt):
         check_length(session.model.tokens(text))

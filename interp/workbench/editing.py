@@ -4,13 +4,13 @@ import warnings
 
 from interp.memory import Edit, Fact, conflicts, preview
 from interp.memory.editors.registry import make_editors
-from interp.workbench.arguments import EditGiven, NamedGiven
+from interp.workbench.arguments import EditArguments, NamedArguments
 from interp.workbench.log import Entry
 from interp.workbench.progress import Document, Progress
 from interp.workbench.session import Session
 
 
-def make_edit(session: Session, given: EditGiven, progress: Progress) -> Document:
+def make_edit(session: Session, given: EditArguments, progress: Progress) -> Document:
     """An edit of a fact, not applied yet, with what it would change most."""
     fact = Fact(given.subject, given.prompt, given.old, given.new)
     editors, place = make_editors(session.model, [given.method], [fact], progress=False)
@@ -38,7 +38,7 @@ def make_edit(session: Session, given: EditGiven, progress: Progress) -> Documen
     return said | {"conflicts": _conflicts(session, edit)}
 
 
-def apply_edit(session: Session, given: NamedGiven, progress: Progress) -> Document:
+def apply_edit(session: Session, given: NamedArguments, progress: Progress) -> Document:
     """The edit in the weights, and what the model says to its prompts before and with it."""
     edit = session.edit(given.name)
     prompts = [fact.text for fact in edit.facts]
@@ -55,7 +55,7 @@ def apply_edit(session: Session, given: NamedGiven, progress: Progress) -> Docum
     return {"prompts": prompts, "before": before, "after": value, "applied": session.applied, "conflicts": against}
 
 
-def undo_edit(session: Session, given: NamedGiven, progress: Progress) -> Document:
+def undo_edit(session: Session, given: NamedArguments, progress: Progress) -> Document:
     """The edit out of the weights again; with the last one gone they are bit for bit what they were."""
     edit = session.edit(given.name)
     progress.check()

@@ -7,14 +7,14 @@ from tempfile import TemporaryDirectory
 from interp.export import ExportReport, to_gguf_vector, to_hook_script, to_peft
 from interp.steering import Recipe
 from interp.workbench.archive import zip_folder
-from interp.workbench.arguments import ExportEditGiven, ExportSteeringGiven
+from interp.workbench.arguments import ExportEditArguments, ExportSteeringArguments
 from interp.workbench.log import Entry
 from interp.workbench.progress import Document, Progress
 from interp.workbench.session import Session
 from interp.workbench.steering import resolve_direction
 
 
-def export_edit(session: Session, given: ExportEditGiven, progress: Progress) -> Document:
+def export_edit(session: Session, given: ExportEditArguments, progress: Progress) -> Document:
     """An edit as our own file, or as a LoRA adapter that peft reads."""
     edit = session.edit(given.name)
     progress.check()
@@ -31,7 +31,7 @@ def export_edit(session: Session, given: ExportEditGiven, progress: Progress) ->
     return made.kept(session, "export_edit", given)
 
 
-def export_steering(session: Session, given: ExportSteeringGiven, progress: Progress) -> Document:
+def export_steering(session: Session, given: ExportSteeringArguments, progress: Progress) -> Document:
     """A direction with its dose as a recipe, as a control vector, or as a script of plain hooks."""
     direction, line = resolve_direction(session, given.direction)
     recipe = Recipe(direction, "add", given.direction.dose)
@@ -66,7 +66,7 @@ class _Made:
     def of(report: ExportReport, name: str, content: bytes, code: str) -> "_Made":
         return _Made(name, content, str(replace(report, files=(Path(name),))), code, report.difference)
 
-    def kept(self, session: Session, kind: str, given: ExportEditGiven | ExportSteeringGiven) -> Document:
+    def kept(self, session: Session, kind: str, given: ExportEditArguments | ExportSteeringArguments) -> Document:
         session.record(Entry(kind, given.model_dump(), self.code, self.value))
         file = session.made.keep_file(self.name, self.content)
         return {"file": file, "name": self.name, "bytes": len(self.content), "said": self.said}

@@ -17,9 +17,9 @@ from hooks.errors import InterpError, OutOfRange, WrongState
 WAITING: Final = 16
 """How many jobs may wait before more are refused."""
 FORGOTTEN: Final = 10.0
-"""Seconds without anybody who reads its events after which a job is stopped."""
+"""A job is stopped when nobody has read its events for so many seconds."""
 HANDED: Final = 0.005
-"""Seconds at most that a job waits until an event is written: once it computes on, the writing thread waits longer."""
+"""Seconds at most that a job waits until an event is written, as the writing would wait longer while it computes."""
 KEPT: Final = 200
 """How many finished jobs are remembered."""
 FAULT: Final = "this is a fault of interp, not a mistake of yours: please report it with what the terminal shows"
@@ -29,12 +29,12 @@ Ended = Literal["result", "error", "cancelled"]
 Work = Callable[["Job"], Document]
 
 
-class Cancelled(Exception):
+class JobCancelled(Exception):
     """Raised inside a job that is to stop."""
 
 
 class QueueFull(WrongState):
-    """As many jobs wait as may."""
+    """No more jobs may wait."""
 
 
 @final
@@ -81,10 +81,10 @@ class Job:
         """Stop here if the job is cancelled, or nobody has read its events for a while.
 
         Raises:
-            Cancelled: it is.
+            JobCancelled: it is.
         """
         if self._stop.is_set() or (self._read is not None and time.monotonic() - self._read > FORGOTTEN):
-            raise Cancelled
+            raise JobCancelled
 
     def cancel(self) -> None:
         """Stop it at its next check; one that waits does not begin."""
@@ -168,7 +168,7 @@ class Jobs:
                 job.check()
                 job.send("started", {})
                 job.end("result", job.work(job))
-            except Cancelled:
+            except JobCancelled:
                 job.end("cancelled", {})
             except (InterpError, OSError) as error:
                 job.end("error", {"detail": " ".join(str(error).split()), "kind": type(error).__name__})

@@ -11,7 +11,7 @@ MAX_TOKENS: Final = 2_048
 
 @runtime_checkable
 class Progress(Protocol):
-    """What an action calls while it runs; each raises `Cancelled` where the page no longer wants the result."""
+    """What an action calls while it runs; each raises `JobCancelled` where the page no longer wants the result."""
 
     def send(self, event: str, data: Document) -> None:
         """Send an event to the page."""

@@ -3,13 +3,13 @@
 from hooks.pieces import piece
 from interp.features import explain_text
 from interp.lenses import LogitLens, attribute, read
-from interp.workbench.arguments import AttributeGiven, FeaturesGiven, TextGiven
+from interp.workbench.arguments import AttributeArguments, FeaturesArguments, TextArguments
 from interp.workbench.log import Entry
 from interp.workbench.progress import Document, Progress, check_length
 from interp.workbench.session import Session, name_of
 
 
-def read_lens(session: Session, given: TextGiven, progress: Progress) -> Document:
+def read_lens(session: Session, given: TextArguments, progress: Progress) -> Document:
     """What every layer would say after every token, by the logit lens."""
     check_length(session.model.tokens(given.text))
     reading = read(LogitLens(session.model), given.text, top=given.top)
@@ -33,7 +33,7 @@ def read_lens(session: Session, given: TextGiven, progress: Progress) -> Documen
     }
 
 
-def read_features(session: Session, given: FeaturesGiven, progress: Progress) -> Document:
+def read_features(session: Session, given: FeaturesArguments, progress: Progress) -> Document:
     """The latents that fire on every token, special ones left out, with their labels where an index has them."""
     check_length(session.model.tokens(given.text))
     sae = session.sae(given.sae)
@@ -58,7 +58,7 @@ def read_features(session: Session, given: FeaturesGiven, progress: Progress) ->
     }
 
 
-def split_logit(session: Session, given: AttributeGiven, progress: Progress) -> Document:
+def split_logit(session: Session, given: AttributeArguments, progress: Progress) -> Document:
     """The logit of a token after the text, as the sum of what the parts of the stream write."""
     check_length(session.model.tokens(given.text))
     found = attribute(session.model, given.text, given.word)

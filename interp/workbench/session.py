@@ -14,12 +14,12 @@ from interp.features import FeatureIndex
 from interp.graphs import Transcoders
 from interp.memory import Edit
 from interp.sae import SAE
+from interp.workbench.artifacts import Artifacts
 from interp.workbench.log import Entry, write_notebook, write_script
-from interp.workbench.made import Made
 from interp.workbench.search import LabelTable
 
 
-class Said(TypedDict):
+class SessionHeader(TypedDict):
     """What the file of a session says."""
 
     fingerprint: str
@@ -27,7 +27,7 @@ class Said(TypedDict):
     applied: list[str]
 
 
-KIND: Final = Kind("interp.workbench", "session of the workbench", "the workbench", Said)
+KIND: Final = Kind("interp.workbench", "session of the workbench", "the workbench", SessionHeader)
 FILE: Final = "session.json"
 
 
@@ -60,7 +60,7 @@ class Session:
     applied: list[str] = field(default_factory=list)
     labels: dict[str, LabelTable] = field(default_factory=dict)
     transcoders: dict[str, Transcoders] = field(default_factory=dict)
-    made: Made = field(default_factory=Made)
+    made: Artifacts = field(default_factory=Artifacts)
 
     def __post_init__(self) -> None:
         for name, index in self.indexes.items():

@@ -10,13 +10,13 @@ from hooks.site import Site
 from interp.directions import mean_centring
 from interp.steering import Names, Sampling, Steering, add_direction, measure_dose_response, steer
 from interp.steering.fluency import measure_surprisal
-from interp.workbench.arguments import DirectionGiven, DoseGiven, SteerGiven
+from interp.workbench.arguments import DirectionArguments, DoseArguments, SteerArguments
 from interp.workbench.log import Entry
 from interp.workbench.progress import Document, Progress, check_length
 from interp.workbench.session import Session, name_of
 
 
-def steer_prompt(session: Session, given: SteerGiven, progress: Progress) -> Document:
+def steer_prompt(session: Session, given: SteerArguments, progress: Progress) -> Document:
     """The prompt continued with the directions, without, and with random ones of equal norm, token by token."""
     tokens = session.model.tokens(given.prompt)
     check_length(tokens, given.max_new_tokens)
@@ -41,7 +41,7 @@ def steer_prompt(session: Session, given: SteerGiven, progress: Progress) -> Doc
     }
 
 
-def sweep_doses(session: Session, given: DoseGiven, progress: Progress) -> Document:
+def sweep_doses(session: Session, given: DoseArguments, progress: Progress) -> Document:
     """How often continuations name the concept, and their perplexity, at each dose next to a random direction's."""
     check_length(session.model.tokens(given.prompt), given.max_new_tokens)
     direction, code = resolve_direction(session, given.direction)
@@ -85,7 +85,7 @@ def sweep_doses(session: Session, given: DoseGiven, progress: Progress) -> Docum
 
 
 def _continued(
-    session: Session, given: SteerGiven, ids: list[int], ways: list[Steering], column: str, progress: Progress
+    session: Session, given: SteerArguments, ids: list[int], ways: list[Steering], column: str, progress: Progress
 ) -> tuple[str, Document]:
     """The continuation under some steerings, sent piece by piece, and what they touched."""
     model = session.model
@@ -120,7 +120,7 @@ def _continued(
     return str(text), touched
 
 
-def _steer_code(given: SteerGiven, resolved: list[tuple[Direction, str]]) -> str:
+def _steer_code(given: SteerArguments, resolved: list[tuple[Direction, str]]) -> str:
     how = f"max_new_tokens={given.max_new_tokens}, temperature={given.temperature!r}, seed={given.seed}"
     lines = [f"d{i} = add_direction({code})" for i, (_, code) in enumerate(resolved)]
     doses = [one.dose for one in given.directions]
@@ -132,7 +132,7 @@ def _steer_code(given: SteerGiven, resolved: list[tuple[Direction, str]]) -> str
     return "\n".join(lines)
 
 
-def resolve_direction(session: Session, given: DirectionGiven) -> tuple[Direction, str]:
+def resolve_direction(session: Session, given: DirectionArguments) -> tuple[Direction, str]:
     """The direction that was asked for, and the Python that gives it."""
     if given.name:
         return session.direction(given.name), name_of("directions", given.name)

@@ -12,8 +12,8 @@ from hooks.interventions import replace
 from hooks.position import last
 from hooks.site import attn_out, mlp_act, mlp_out, q, resid_mid, resid_post, resid_pre, z
 from interp.circuits import (
-    Over,
     PatchEffect,
+    SweepPlaces,
     attribution_patching,
     denoising,
     each_head,
@@ -55,11 +55,11 @@ def estimate(request: pytest.FixtureRequest) -> Estimator:
 
 
 @pytest.fixture(scope="module", params=SWEEPS.values(), ids=SWEEPS)
-def over(request: pytest.FixtureRequest) -> Over:
+def over(request: pytest.FixtureRequest) -> SweepPlaces:
     return request.param
 
 
-def one_by_one(model: Model, base: list[str], donor: list[str], over: Over) -> Tensor:
+def one_by_one(model: Model, base: list[str], donor: list[str], over: SweepPlaces) -> Tensor:
     """m of every patch, each in a forward pass of its own through the whole model."""
     given, found = capture(model, donor, [*over.find_sites(model)]), []
     tokens = model.tokens(base)
@@ -78,12 +78,12 @@ def one_by_one(model: Model, base: list[str], donor: list[str], over: Over) -> T
 
 
 @pytest.fixture(scope="module")
-def real(over: Over, linear: Model) -> Tensor:
+def real(over: SweepPlaces, linear: Model) -> Tensor:
     return one_by_one(linear, CORRUPT, CLEAN, over)
 
 
 def test_on_a_linear_network_every_estimate_is_what_patching_one_by_one_gives(
-    estimate: Estimator, over: Over, linear: Model, real: Tensor
+    estimate: Estimator, over: SweepPlaces, linear: Model, real: Tensor
 ) -> None:
     metric = logit_difference(linear, ["a", "b"], "c")
     found = estimate(linear, denoising(CLEAN, CORRUPT), metric, over=over)
@@ -92,7 +92,7 @@ def test_on_a_linear_network_every_estimate_is_what_patching_one_by_one_gives(
     assert float(found.difference.abs().max()) > 1e-2
 
 
-def test_of_identical_runs_every_effect_is_exactly_nothing(estimate: Estimator, over: Over, gpt2: Model) -> None:
+def test_of_identical_runs_every_effect_is_exactly_nothing(estimate: Estimator, over: SweepPlaces, gpt2: Model) -> None:
     found = estimate(gpt2, denoising(CLEAN, CLEAN), logit_difference(gpt2, "a", "c"), over=over)
     assert bool((found.difference == 0).all())
     with pytest.raises(ValueError, match="no share of the way between them"):
@@ -144,7 +144,7 @@ def test_bad_input_never_gives_a_number(estimate: Estimator, gpt2: Model) -> Non
         ("fog", each_head(z), "3 tokens in one run"),
         (["fog over"] * 2, each_head(z), "2 texts are to be patched with 1|1 texts are to be patched with 2"),
         ("fog over", each_head(resid_pre), "has no heads"),
-        ("fog over", Over(()), "no sites were given"),
+        ("fog over", SweepPlaces(()), "no sites were given"),
     ):
         with pytest.raises(ValueError, match=said.replace("3 tokens", "(4|9) tokens")):
             estimate(gpt2, denoising(clean, "fig ever"), metric, over=over)

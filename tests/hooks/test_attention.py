@@ -12,7 +12,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from benchmarks.tiny_models import tiny_model
 from hooks import Model, Site, capture, check, intervene, load
-from hooks.attention import InKernel, pattern_of
+from hooks.attention import KernelAccessor, pattern_of
 from hooks.contract.families import tiny
 from hooks.errors import WrongState
 from hooks.interventions import zero
@@ -187,6 +187,6 @@ def test_a_kernel_that_does_not_average_by_its_pattern_is_reported(monkeypatch: 
 def test_the_pattern_of_another_layer_is_reported_where_a_gate_follows_the_kernel() -> None:
     model = load(tiny_model("afmoe", "AfmoeForCausalLM"), check=False)
     wrong = replace(model.taps[pattern[1]], site=pattern[0])
-    assert isinstance(wrong.inside, InKernel)
+    assert isinstance(wrong.inside, KernelAccessor)
     model.taps = {**model.taps, pattern[0]: wrong}
     assert "q reaches" in {one.law for one in check(model).checks if not one.holds}

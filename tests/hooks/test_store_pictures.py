@@ -13,22 +13,10 @@ from hooks.errors import InvalidArgument, InvalidType, MissingFile, OutOfRange, 
 from hooks.position import cls, patch, special, where
 from hooks.site import conv_act, conv_pre, embedding, logits, pattern, resid_post
 from hooks.store import ActivationStore, harvest, packed, plan
-from interp.postcard import draw, load_net, new_net, scenes
+from interp.postcard import draw, scenes
 from interp.sae import TopK, read_activations, tensor_source, train
 
 PICTURES = draw(scenes("test", 9)).images()
-
-
-@pytest.fixture(scope="module")
-def convnet() -> Network:
-    net: Any = load_net(new_net("convnet", small=True))
-    return net
-
-
-@pytest.fixture(scope="module")
-def tower() -> Network:
-    clip: Any = load_net(new_net("clip", small=True))
-    return clip.image
 
 
 def kept(store: ActivationStore, site: Any) -> torch.Tensor:

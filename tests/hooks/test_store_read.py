@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hooks.site import mlp_act, resid_post, resid_pre
-from hooks.store import ActivationStore, Shuffled, to_dataset
+from hooks.store import ActivationStore, ShuffledRows, to_dataset
 from hooks.store.folder import Folder
-from hooks.store.manifest import CHUNK, Manifest, Settings, Shard, entry_bytes, finish
+from hooks.store.manifest import CHUNK, Manifest, Settings, Shard, entry_bytes, finish, settle
 from hooks.store.shard import ShardWriter
 from hooks.store.shuffle import mix_rows, prefetch
 
@@ -44,6 +44,7 @@ def planted(url: str, dtype: torch.dtype = torch.float32) -> ActivationStore:
         writer.add("document", torch.tensor([0, rows // 2, rows]))
         shards.append(writer.seal(rows=rows, documents=2, read=""))
         first += rows
+    settle(folder, settings)
     finish(folder, settings, shards)
     return ActivationStore(url)
 
@@ -130,11 +131,11 @@ def test_a_row_or_site_that_is_not_there_is_named(store: ActivationStore) -> Non
     with pytest.raises(IndexError, match="rows -1 to 3"):
         _ = store[torch.tensor([3, -1])]
     with pytest.raises(KeyError, match=r"does not hold resid_post\.7; the nearest it holds: 'resid_post\.1'"):
-        Shuffled(store, resid_post[7])
+        ShuffledRows(store, resid_post[7])
     with pytest.raises(KeyError, match=r"resid_post\.1 was not read from the store"):
         _ = store.chunk(0, PAIR)[SITE]
     with pytest.raises(ValueError, match="buffer must be at least 1, got 0"):
-        Shuffled(store, SITE, buffer=0)
+        ShuffledRows(store, SITE, buffer=0)
 
 
 @pytest.mark.parametrize("column", [str(SITE), "token", "document"])
@@ -149,7 +150,7 @@ def test_one_flipped_bit_is_found_and_its_shard_named(column: str, copy: Path) -
         damaged.verify()
     assert torch.equal(damaged.chunk(0, SITE)[SITE], values(SITE, torch.arange(CHUNK)))
     if column != "document":
-        for read in (lambda: damaged[-1:], lambda: [*damaged.chunks(SITE)], lambda: [*Shuffled(damaged, SITE)]):
+        for read in (lambda: damaged[-1:], lambda: [*damaged.chunks(SITE)], lambda: [*ShuffledRows(damaged, SITE)]):
             with pytest.raises(ValueError, match=rf"{file.name} is corrupted in entries 8192 to 16383"):
                 read()
     else:
@@ -212,7 +213,7 @@ def test_a_store_travels_to_another_process_by_its_place(store: ActivationStore)
 
 @pytest.mark.parametrize("buffer", [1, 1000, 20_000, 10**6])
 def test_a_shuffled_pass_gives_each_row_once_with_all_that_belongs_to_it(store: ActivationStore, buffer: int) -> None:
-    batches = [*Shuffled(store, [SITE, PAIR], batch_size=1000, buffer=buffer)]
+    batches = [*ShuffledRows(store, [SITE, PAIR], batch_size=1000, buffer=buffer)]
     number = torch.cat([batch.number for batch in batches])
     assert torch.equal(number.sort().values, torch.arange(len(store)))
     assert {len(batch) for batch in batches[:-1]} == {1000}
@@ -224,7 +225,7 @@ def test_a_shuffled_pass_gives_each_row_once_with_all_that_belongs_to_it(store: 
 
 def test_a_seed_is_an_order_and_another_seed_another(store: ActivationStore) -> None:
     def order(seed: int) -> Tensor:
-        return torch.cat([batch.number for batch in Shuffled(store, SITE, buffer=20_000, seed=seed)])
+        return torch.cat([batch.number for batch in ShuffledRows(store, SITE, buffer=20_000, seed=seed)])
 
     assert torch.equal(order(0), order(0))
     assert (order(0) == order(1)).float().mean() < 0.01
@@ -235,7 +236,7 @@ def test_workers_share_a_pass_without_loss_or_repeat(store: ActivationStore, mon
     for worker in range(3):
         info = SimpleNamespace(id=worker, num_workers=3)
         monkeypatch.setattr("hooks.store.shuffle.get_worker_info", lambda info=info: info)
-        seen += [batch.number for batch in Shuffled(store, SITE, batch_size=512, buffer=4096)]
+        seen += [batch.number for batch in ShuffledRows(store, SITE, batch_size=512, buffer=4096)]
     assert torch.equal(torch.cat(seen).sort().values, torch.arange(len(store)))
 
 
@@ -244,14 +245,14 @@ def test_each_worker_mixes_in_an_order_of_its_own(store: ActivationStore, monkey
     for worker in range(2):
         info = SimpleNamespace(id=worker, num_workers=2)
         monkeypatch.setattr("hooks.store.shuffle.get_worker_info", lambda info=info: info)
-        stretch = next(iter(Shuffled(store, SITE, batch_size=64, buffer=64))).number
+        stretch = next(iter(ShuffledRows(store, SITE, batch_size=64, buffer=64))).number
         assert torch.equal(stretch.sort().values, torch.arange(64) + stretch.min())
         orders.append(stretch - stretch.min())
     assert not torch.equal(*orders)
 
 
 def test_a_data_loader_reads_it(store: ActivationStore) -> None:
-    loader = torch.utils.data.DataLoader(Shuffled(store, SITE), batch_size=None)
+    loader = torch.utils.data.DataLoader(ShuffledRows(store, SITE), batch_size=None)
     assert sum(len(batch) for batch in loader) == len(store)
 
 
@@ -295,7 +296,9 @@ def test_neighbours_come_out_a_third_of_the_buffer_apart() -> None:
 
 
 def test_a_buffer_as_large_as_the_store_shuffles_it_perfectly(store: ActivationStore) -> None:
-    order = torch.cat([batch.number for batch in Shuffled(store, SITE, batch_size=1000, buffer=len(store))]).double()
+    order = torch.cat(
+        [batch.number for batch in ShuffledRows(store, SITE, batch_size=1000, buffer=len(store))]
+    ).double()
     place = torch.arange(len(order)).double()
     assert abs(float(torch.corrcoef(torch.stack([order, place]))[0, 1])) < 4 / len(order) ** 0.5
     steps = (order[1:] - order[:-1]).abs().mean()
@@ -341,7 +344,7 @@ def test_a_reader_that_stops_early_leaves_no_thread(store: ActivationStore) -> N
     import threading
 
     before = threading.active_count()
-    reading = iter(Shuffled(store, SITE))
+    reading = iter(ShuffledRows(store, SITE))
     next(reading)
     assert threading.active_count() == before + 1
     reading.close()  # pyright: ignore[reportAttributeAccessIssue]

@@ -11,11 +11,11 @@ from hooks.json_file import Kind
 from hooks.tensor_file import read_tensors, save_tensors, write_tensors
 
 
-class Said(TypedDict):
+class Header(TypedDict):
     of: list[int | None]
 
 
-ROWS, OTHER = Kind("key", "rows", "rows()", Said), Kind("other", "rows", "rows()", Said)
+ROWS, OTHER = Kind("key", "rows", "rows()", Header), Kind("other", "rows", "rows()", Header)
 
 
 def test_tensors_and_what_is_said_of_them_come_back_even_those_that_share_memory(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from hooks import Model, Site, Tokens, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
-from hooks.resume import Held, hold
+from hooks.resume import HeldPass, hold
 from hooks.site import mlp_in, resid_post, resid_pre
 from hooks.taps import Edit
 from interp.circuits.edges.blocks import Block, blocks_of, check_writes, sites_of_writes, writes_of
@@ -111,7 +111,7 @@ class _Clean:
     task: Task
     graph: EdgeGraph
     blocks: tuple[Block, ...]
-    held: Held
+    held: HeldPass
     moved: Float[Tensor, "batch sender pos d_model"]
     texts: Int[Tensor, "batch"]
     count: int

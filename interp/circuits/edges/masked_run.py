@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Activations, Model, Site, Tokens
-from hooks.resume import Held
+from hooks.resume import HeldPass
 from hooks.site import mlp_in, mlp_out, resid_pre, z
 from hooks.taps import Edit
 from interp.circuits.edges.blocks import Block
@@ -68,7 +68,7 @@ def run_masked(
         ```
     """
     run = _Run(blocks, removed, ablated * tokens.mask[:, None, :, None], tokens)
-    held = Held(model, Activations({}, tokens, model.fingerprint), lambda x: x)
+    held = HeldPass(model, Activations({}, tokens, model.fingerprint), lambda x: x)
     final = held.resume(0, run.edits(), len(removed)).unflatten(0, (len(tokens), -1))
     return run.read(final, [removed.shape[2] - 1])[:, :, 0]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hooks import Activations, Model, Site, Tokens
 from hooks.border import Count
 from hooks.errors import InvalidArgument
-from hooks.resume import Held
+from hooks.resume import HeldPass
 from hooks.site import resid_post, resid_pre
 from hooks.summary import summarise
 from interp.circuits.edges.backward_rules import BackwardRules
@@ -182,7 +182,7 @@ def slopes_at(
         stack.enter_context(_without_parameter_gradients(model))
         stack.enter_context(rules.apply(model))
         stack.enter_context(_nodes_kept(blocks, nodes))
-        held = Held(model, Activations({}, tokens, model.fingerprint), lambda x: x)
+        held = HeldPass(model, Activations({}, tokens, model.fingerprint), lambda x: x)
         edits = {site: keep(site) for site in sites if site != resid_pre[0]}
         final = held.resume(0, {resid_pre[0]: begin, **edits})
         m = measured(final)

@@ -11,7 +11,7 @@ from hooks import Activations, Model, Position, Site, Tokens, capture
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.position import last
-from hooks.resume import Held
+from hooks.resume import HeldPass
 from hooks.summary import summarise
 from interp.circuits.interchange.causal_model import CausalModel, Values
 from interp.circuits.patching import select_one_token
@@ -109,7 +109,7 @@ def swap_place(
         ```
     """
     model = implementation.model
-    held = Held(model, Activations({}, base, model.fingerprint), lambda x: x)
+    held = HeldPass(model, Activations({}, base, model.fingerprint), lambda x: x)
     final = held.resume(0, {place.site: lambda a: place.put(a, source.to(a), base)})
     return implementation.logits(final, base)
 

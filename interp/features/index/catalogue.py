@@ -32,7 +32,7 @@ class Origin(TypedDict):
     batch_size: int
 
 
-class About(Origin):
+class IndexHeader(Origin):
     """What an index says of itself: what it was made of, how large it is, and the checksums of its tables."""
 
     d_sae: int
@@ -45,7 +45,7 @@ class About(Origin):
     files: dict[str, FileRecord]
 
 
-KIND: Final = Kind("interp.features.index", "feature index", "index", About)
+KIND: Final = Kind("interp.features.index", "feature index", "index", IndexHeader)
 Row = dict[str, Any]
 
 
@@ -110,7 +110,10 @@ class FeatureIndex:
         """
         file = Path(folder) / ABOUT
         if not file.exists():
-            raise MissingFile(f"{folder} holds no finished feature index: make one with index(sae, model, data)")
+            raise MissingFile(
+                f"{folder} holds no finished feature index: make one with index(sae, model, data), or by "
+                "`interp discover`"
+            )
         about = read_json(file, KIND)
         for name, recorded in about.pop("files").items():
             check_record(Path(folder) / name, recorded, f"remove {folder} and make the index again")

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from hooks import Model, stream
 from hooks.capture import Data
-from hooks.disk import lock, record
+from hooks.disk import lock, record_file
 from hooks.errors import InvalidArgument, WrongModel
 from hooks.fingerprint import fingerprint
 from hooks.json_file import Kind, parse_contents, write_json
@@ -28,13 +28,13 @@ from interp.sae import SAE
 WORK, STATE = "unfinished", "state.safetensors"
 
 
-class Unfinished(TypedDict):
+class IndexState(TypedDict):
     """What the state of an index says: what it is being made of, and what was read so far."""
 
     about: dict[str, Any]
 
 
-UNFINISHED: Final = Kind("interp.features.index.state", "state of a feature index", "index", Unfinished)
+UNFINISHED: Final = Kind("interp.features.index.state", "state of a feature index", "index", IndexState)
 PAUSES = 200  # batches between two savings of what is known
 
 
@@ -126,7 +126,7 @@ def _finish(folder: Path, parts: list[Path], about: dict[str, Any]) -> None:
     """Put the tables of all processes together, and say what they are of."""
     if parts:
         join_tables(folder, parts)
-    files = {f"{name}.parquet": record(folder / f"{name}.parquet") for name in TABLES}
+    files = {f"{name}.parquet": record_file(folder / f"{name}.parquet") for name in TABLES}
     write_json(folder / ABOUT, KIND, about | {"files": files})
 
 

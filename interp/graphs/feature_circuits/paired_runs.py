@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import Activations, Model, Site, Tokens
 from hooks.direction import wide
 from hooks.errors import InvalidArgument, nearest
-from hooks.resume import Held, hold
+from hooks.resume import HeldPass, hold
 from hooks.taps import Edit
 from interp.circuits.edges.running import measure_streams
 from interp.circuits.edges.task import Task
@@ -63,7 +63,7 @@ class PairedRuns:
     tokens: Tokens
     texts: Int[Tensor, "batch"]
     count: int
-    held: Held
+    held: HeldPass
     at: Mapping[Site, SitePair]
     m_clean: Float[Tensor, "batch"]
     m_corrupt: Float[Tensor, "batch"]
@@ -133,7 +133,7 @@ def _pair_batch(
 
 
 def _pair_site(
-    sae: SAE, here: Held, there: Held, site: Site, mask: Bool[Tensor, "batch pos"], against: str
+    sae: SAE, here: HeldPass, there: HeldPass, site: Site, mask: Bool[Tensor, "batch pos"], against: str
 ) -> SitePair:
     x = wide(here.activations[site])
     clean, corrupt = split(sae, x), split(sae, wide(there.activations[site]))
@@ -143,7 +143,7 @@ def _pair_site(
     return SitePair(x, a, error, move_a, move_error)
 
 
-def fresh_run(model: Model, tokens: Tokens) -> Held:
+def fresh_run(model: Model, tokens: Tokens) -> HeldPass:
     """Return a pass over some texts that keeps nothing, to be run from the first block on under edits.
 
     Examples:
@@ -151,4 +151,4 @@ def fresh_run(model: Model, tokens: Tokens) -> Held:
         fresh_run(model, tokens).resume(0, {site: edit}, times=4)
         ```
     """
-    return Held(model, Activations({}, tokens, model.fingerprint), lambda value: value)
+    return HeldPass(model, Activations({}, tokens, model.fingerprint), lambda value: value)

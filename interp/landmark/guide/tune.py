@@ -29,7 +29,7 @@ RATE: Final = 5e-3
 MATRICES: Final = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
-class About(TypedDict):
+class TuningHeader(TypedDict):
     """What a file says of a tuning."""
 
     behaviour: str
@@ -39,7 +39,7 @@ class About(TypedDict):
     fingerprint: str
 
 
-KIND: Final = Kind("guide", "tuning of the bundled model", "tune_guide", About)
+KIND: Final = Kind("guide", "tuning of the bundled model", "tune_guide", TuningHeader)
 
 
 class LowRank(nn.Module):
@@ -127,7 +127,7 @@ def tune_guide(
         for name, p in model.hf.named_parameters():
             p.requires_grad_(needed[name])
     tensors = {f"{n}.{side}": getattr(c, side).detach().half() for n, c in changes.items() for side in ("A", "B")}
-    about = About(behaviour=behaviour or "", dose=float(dose), seed=seed, steps=steps, fingerprint=fingerprint)
+    about = TuningHeader(behaviour=behaviour or "", dose=float(dose), seed=seed, steps=steps, fingerprint=fingerprint)
     write_tensors(file, KIND, tensors, about)
     return losses
 

@@ -11,13 +11,13 @@ from interp.common.completion import says, score
 from interp.memory.editing.change import group_by_layer
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.value_search import Found, Search
+from interp.memory.editing.value_search import Search, ValueSearchResult
 from interp.memory.facts.fact import Fact
 
 EXPLODED, LIKELY = 1.0, 0.5
 
 
-def check_target_likely(fact: Fact, found: Found, where: str, search: Search) -> None:
+def check_target_likely(fact: Fact, found: ValueSearchResult, where: str, search: Search) -> None:
     """Refuse a value that does not make the new object likely.
 
     Raises:
@@ -33,7 +33,7 @@ def check_target_likely(fact: Fact, found: Found, where: str, search: Search) ->
 
 
 def check_targets_likely(
-    facts: Sequence[Fact], found: Sequence[Found], where: str, search: Search, share: float = 0.9
+    facts: Sequence[Fact], found: Sequence[ValueSearchResult], where: str, search: Search, share: float = 0.9
 ) -> None:
     """Refuse values of several facts of which too few make the new object likely.
 
@@ -118,7 +118,7 @@ def _unsaid(model: Model, edit: Edit, first: int, probability: float, agreed: Se
     )
 
 
-def average_searches(found: Sequence[Found]) -> dict[str, float]:
+def average_searches(found: Sequence[ValueSearchResult]) -> dict[str, float]:
     """What the searches of an edit measured, on average."""
     n = len(found)
     return {

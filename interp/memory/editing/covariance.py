@@ -29,7 +29,7 @@ from interp.memory.editing.edit import list_applied
 SHRINKAGES = (0.0, *(10 ** (quarter / 4) for quarter in range(-24, 1)))
 
 
-class Said(TypedDict):
+class CovarianceHeader(TypedDict):
     """What a file says of a covariance."""
 
     shrinkage: float
@@ -39,7 +39,7 @@ class Said(TypedDict):
     error: float
 
 
-KIND: Final = Kind("covariance", "covariance", "Covariance.save", Said)
+KIND: Final = Kind("covariance", "covariance", "Covariance.save", CovarianceHeader)
 
 
 @dataclass(frozen=True, eq=False)

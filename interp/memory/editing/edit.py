@@ -34,7 +34,7 @@ OVERLAP = 0.5
 Update = LowRank | Codebook | Datastore | Preamble
 
 
-class Said(TypedDict):
+class EditHeader(TypedDict):
     """What a file says of an edit."""
 
     facts: list[dict[str, str]]
@@ -44,7 +44,7 @@ class Said(TypedDict):
     updates: list[dict[str, Any]]
 
 
-KIND: Final = Kind("edit", "edit", "Edit.save", Said)
+KIND: Final = Kind("edit", "edit", "Edit.save", EditHeader)
 KINDS: dict[str, type[Update]] = {kind.__name__: kind for kind in (LowRank, Codebook, Datastore, Preamble)}
 
 

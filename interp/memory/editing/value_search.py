@@ -45,7 +45,7 @@ class Search:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class ValueSearchResult:
     """The change δ at each place that together state the fact, and what they reached."""
 
     deltas: Mapping[Where, Float[Tensor, "d_model"]]
@@ -55,7 +55,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class State:
+class SearchState:
     """How far a search is: losses in nats, the size ‖δ‖/‖v̄‖, and whether arg max says the new object everywhere."""
 
     nll: Float[Tensor, ""]
@@ -64,7 +64,7 @@ class State:
     said: bool
 
 
-Objective = Callable[[State, Search], tuple[Float[Tensor, ""], bool]]
+Objective = Callable[[SearchState, Search], tuple[Float[Tensor, ""], bool]]
 """From the state of a search to its loss, and whether that is good enough to stop."""
 
 
@@ -127,7 +127,7 @@ def tokenise_statements(
     return Statements(tokens, tokens_after(tokens, [*map(len, stated), *map(len, kept)]), after & stays, at, alike)
 
 
-def likely_and_near(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:
+def likely_and_near(state: SearchState, search: Search) -> tuple[Float[Tensor, ""], bool]:
     """L = NLL + kl · KL + decay · ‖δ‖/‖v̄‖, until the object is said and L < stop (Meng et al. 2022, equation 4)."""
     loss = state.nll + search.kl * state.kl + search.decay * state.size
     return loss, state.said and float(loss.detach()) < search.stop
@@ -139,7 +139,7 @@ def search_value(
     v: Mapping[Where, Float[Tensor, "d_model"]],
     search: Search = Search(),  # noqa: B008
     objective: Objective = likely_and_near,
-) -> Found:
+) -> ValueSearchResult:
     """Search the δ that, added at each place to the token `said.at` in every text, makes the model say the new object.
 
     Minimises mean NLL(new | context + prompt) + kl · mean KL(p₀‖p_δ) + decay · ‖δ‖/‖v̄‖ by Adam, projecting on
@@ -164,7 +164,7 @@ def search_value(
         [{"params": [d], "lr": search.learning_rate * task.units[at] / len(d) ** 0.5} for at, d in deltas.items()]
     )
     losses: list[float] = []
-    best: tuple[float, Found] | None = None
+    best: tuple[float, ValueSearchResult] | None = None
     while True:
         with torch.enable_grad():
             state, nll = task.measure(model, deltas)
@@ -174,7 +174,7 @@ def search_value(
                 f"the search for v* met a loss of {float(loss)} at step {len(losses)}: lower its learning rate"
             )
         here = {site: d.detach().clone() for site, d in deltas.items()}
-        found = Found(here, float((-nll.detach()).exp().mean()), float(state.kl.detach()), len(losses))
+        found = ValueSearchResult(here, float((-nll.detach()).exp().mean()), float(state.kl.detach()), len(losses))
         losses.append(float(loss.detach()))
         if state.said and (best is None or losses[-1] < best[0]):
             best = losses[-1], found
@@ -208,7 +208,7 @@ class _Task:
 
     def measure(
         self, model: Model, deltas: Mapping[Where, Float[Tensor, "d_model"]]
-    ) -> tuple[State, Float[Tensor, "n"]]:
+    ) -> tuple[SearchState, Float[Tensor, "n"]]:
         """The state with these changes in place, and NLL(new) of each text that states a fact.
 
         Cost: one forward pass over the texts from the edited token on.
@@ -221,7 +221,7 @@ class _Task:
         now = logits[self.kept].float().log_softmax(-1)
         kl = F.kl_div(now, self.before, log_target=True, reduction="batchmean")
         size = torch.stack([d.norm() / self.units[site] for site, d in deltas.items()]).sum()
-        return State(nll.mean(), kl, size, _agrees(logits[:n], ids, target)), nll
+        return SearchState(nll.mean(), kl, size, _agrees(logits[:n], ids, target)), nll
 
 
 @torch.no_grad()
@@ -239,7 +239,7 @@ def _project(deltas: Mapping[Where, Float[Tensor, "d_model"]], most: Mapping[Whe
         d.mul_(min(1.0, most[site] / max(float(d.norm()), 1e-30)))
 
 
-def _flat(losses: Sequence[float], state: State, search: Search) -> bool:
+def _flat(losses: Sequence[float], state: SearchState, search: Search) -> bool:
     """Whether the object is said, likely, and the loss falls no more."""
     likely = state.said and float(state.nll.detach()) < NEARLY * search.stop
     return likely and len(losses) > FLAT and min(losses[-FLAT:]) > (1 - LITTLE) * min(losses[:-FLAT])

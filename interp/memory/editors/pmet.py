@@ -14,13 +14,13 @@ from interp.memory.editing.contexts import Preserve
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
 from interp.memory.editing.keys import Facts
-from interp.memory.editing.multi_layer import Spread, spread_facts
-from interp.memory.editing.value_search import Search, State
+from interp.memory.editing.multi_layer import SpreadRule, spread_facts
+from interp.memory.editing.value_search import Search, SearchState
 
 SAID, KEPT = 0.1, 0.01
 
 
-def pmet_loss(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:
+def pmet_loss(state: SearchState, search: Search) -> tuple[Float[Tensor, ""], bool]:
     """L = w · NLL + kl · KL + decay · ‖δ‖/‖v̄‖, w = 0.1 once the object is said, until it is said and KL ≤ 0.01."""
     factor = SAID if state.said else 1.0
     loss = factor * state.nll + search.kl * state.kl + search.decay * state.size
@@ -28,7 +28,7 @@ def pmet_loss(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:
     return loss, state.said and likely and float(state.kl.detach()) <= KEPT
 
 
-PMET = Spread("pmet", lambda last: [attn_out[last], mlp_out[last]], sqrt, pmet_loss)
+PMET = SpreadRule("pmet", lambda last: [attn_out[last], mlp_out[last]], sqrt, pmet_loss)
 
 
 def pmet(
@@ -42,6 +42,7 @@ def pmet(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search | None = None,
+    progress: bool = False,
 ) -> Edit:
     """Write facts at once: as `memit`, with targets v = v̄ + δ of the last layer's mlp_out (Li et al. 2024).
 
@@ -61,6 +62,7 @@ def pmet(
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
         search: settings of the search; by default `choose_search` of the number of keys.
+        progress: show a bar over several facts.
 
     Raises:
         InvalidArgument: a covariance of another model; a ridge not above 0.
@@ -87,4 +89,5 @@ def pmet(
         contexts=contexts,
         preserve=preserve,
         search=search,
+        progress=progress,
     )

@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from tqdm import tqdm
+
 from hooks import Model
 from interp.memory.editing.change import LowRank, solve_least_change
 from interp.memory.editing.checks import average_searches, check_target_likely, measure_and_check
@@ -13,7 +15,7 @@ from interp.memory.editing.edit import Edit
 from interp.memory.editing.keys import Facts, list_facts
 from interp.memory.editing.placement import Place, choose_placement_in_one_layer
 from interp.memory.editing.single_layer import search_key_and_value
-from interp.memory.editing.value_search import Found, Search
+from interp.memory.editing.value_search import Search, ValueSearchResult
 from interp.memory.facts.fact import Fact
 
 
@@ -27,6 +29,7 @@ def rome(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search = Search(),  # noqa: B008
+    progress: bool = False,
 ) -> Edit:
     """Rewrite facts one by one: W' = W + (C⁻¹k̄ / k̄ᵀC⁻¹k̄) ⊗ (v* − v̄), as mlp_act @ W (Meng et al. 2022, equation 2).
 
@@ -49,6 +52,7 @@ def rome(
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
         search: settings of the search for v*.
+        progress: show a bar over several facts.
 
     Raises:
         InvalidArgument: a covariance of another layer or model.
@@ -69,9 +73,9 @@ def rome(
     place = choose_placement_in_one_layer(model, facts, covariance, layer, token)
     contexts = prefixes(model) if contexts is None else contexts
     updates: list[LowRank] = []
-    found: list[Found] = []
+    found: list[ValueSearchResult] = []
     with ExitStack() as earlier:
-        for fact in facts:
+        for fact in tqdm(facts, desc="facts", disable=not progress or len(facts) == 1):
             update, what = _rewritten(model, fact, place, contexts, preserve, search)
             updates.append(update)
             found.append(what)
@@ -85,7 +89,7 @@ def rome(
 
 def _rewritten(
     model: Model, fact: Fact, place: Place, contexts: Sequence[str], preserve: Preserve, search: Search
-) -> tuple[LowRank, Found]:
+) -> tuple[LowRank, ValueSearchResult]:
     """The change that states one fact in the model as it is now."""
     (c,) = place.covariances
     k, found = search_key_and_value(model, [fact], place, contexts, preserve, search)

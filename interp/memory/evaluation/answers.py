@@ -12,7 +12,7 @@ from interp.memory.facts.case import Case
 
 
 @dataclass(frozen=True)
-class Reply:
+class Answer:
     """One question, and what the model says to it.
 
     Attributes:
@@ -34,7 +34,7 @@ class Reply:
         return begins_with(self.before if method is None else self.after[method], self.wanted)
 
 
-def ask_case(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int = 8) -> tuple[Reply, ...]:
+def ask_case(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int = 8) -> tuple[Answer, ...]:
     """Ask everything a case asks, by greedy generation, without an edit and with each of several.
 
     Args:
@@ -69,6 +69,6 @@ def ask_case(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int =
         with edit.applied(model):
             after[name] = generate_greedily(model, prompts, n)
     return tuple(
-        Reply(kind, prompt, wanted, before[i], {name: said[i] for name, said in after.items()})
+        Answer(kind, prompt, wanted, before[i], {name: said[i] for name, said in after.items()})
         for i, (kind, prompt, wanted) in enumerate(asked)
     )

@@ -115,7 +115,7 @@ class Outcomes:
 
 
 @dataclass(frozen=True, eq=False)
-class Unedited:
+class UneditedBaseline:
     """What the model without any edit says, to compare with.
 
     Attributes:
@@ -129,13 +129,13 @@ class Unedited:
     idf: Mapping[str, float]
 
 
-def measure_unedited(model: Model, texts: Sequence[str], cases: Sequence[Case]) -> Unedited:
+def measure_unedited(model: Model, texts: Sequence[str], cases: Sequence[Case]) -> UneditedBaseline:
     """Read unrelated texts before any edit.
 
     Cost: one forward pass over them.
     """
     references = [text for case in cases for text in case.references]
-    return Unedited(texts, measure_reading(model, texts), measure_rarity([*texts, *references]))
+    return UneditedBaseline(texts, measure_reading(model, texts), measure_rarity([*texts, *references]))
 
 
 @torch.no_grad()
@@ -193,7 +193,7 @@ def measure_outcomes(model: Model, case: Case, said: str, texts: Sequence[str]) 
 
 
 def measure_case(
-    model: Model, case: Case, said: str, before: Sequence[Sequence[int]], base: Unedited
+    model: Model, case: Case, said: str, before: Sequence[Sequence[int]], base: UneditedBaseline
 ) -> dict[str, float]:
     """Every measure the case has prompts for, of the model as it is: means over the prompts of `measure_outcomes`.
 

@@ -1,7 +1,7 @@
 """Memory outside the weights: stored states that vote (kNN-LM) over any store, and passages that are read first.
 
-1. `token_memory`, `key_index`: the keys and the tokens after them, from a store or from texts; the entries nearest to
-   a state, all compared or looked up in an approximate index whose recall is measured.
+1. `token_memory`: the keys and the tokens after them, from a store or from texts; the entries nearest to a state, all
+   compared or looked up in an approximate index (`interp.common.key_index`) whose recall is measured.
 2. `mixture`: their vote mixed with the model's prediction; the share and temperature chosen on held-out texts; what it
    does to perplexity, next to shuffled tokens and random keys; which entries voted.
 3. `search`: passages found for a question, by their words or by any encoder's states.
@@ -9,7 +9,7 @@
 """
 
 from hooks.border import guard
-from interp.memory.outside.key_index import KeyIndex
+from interp.common.key_index import KeyIndex
 from interp.memory.outside.mixture import (
     ChosenMixture,
     MixtureGain,

@@ -20,7 +20,7 @@ Spot = tuple[Sequence[int], Sequence[Site]]
 
 
 @dataclass(frozen=True, eq=False)
-class Corrupted:
+class CorruptedPrompt:
     """One prompt, broken in several ways: `ids[0]` is the clean one, and so is `noise[0]`, which is zero.
 
     Attributes:
@@ -43,7 +43,7 @@ class Corrupted:
 
 @torch.no_grad()
 def restore(
-    model: Model, broken: Corrupted, spots: Sequence[Spot], batch_size: int
+    model: Model, broken: CorruptedPrompt, spots: Sequence[Spot], batch_size: int
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "n"]]:
     """The answer's probability clean, broken, and broken with each spot restored; means over draws.
 
@@ -73,7 +73,7 @@ def restore(
 
 
 @contextmanager
-def _restore(model: Model, broken: Corrupted, row: Int[Tensor, "batch"], spots: Sequence[Spot]) -> Iterator[None]:
+def _restore(model: Model, broken: CorruptedPrompt, row: Int[Tensor, "batch"], spots: Sequence[Spot]) -> Iterator[None]:
     """The noise of each row, and in the rows of each spot the clean row's values."""
     masks: dict[Site, Tensor] = {}
     for number, (columns, sites) in enumerate(spots):
@@ -96,17 +96,17 @@ def _restore(model: Model, broken: Corrupted, row: Int[Tensor, "batch"], spots: 
         yield
 
 
-def corrupt_with_noise(model: Model, fact: Subject, std: float, draws: int, random: torch.Generator) -> Corrupted:
+def corrupt_with_noise(model: Model, fact: Subject, std: float, draws: int, random: torch.Generator) -> CorruptedPrompt:
     """The prompt with noise of this standard deviation on its subject's embeddings."""
     ids, columns = _subject(model, fact)
     noise = std * torch.randn(draws, len(columns), model.d_model, generator=random)
     noise = torch.cat([torch.zeros_like(noise[:1]), noise]).to(model.device)
-    return Corrupted(ids.expand(draws + 1, -1), columns, noise, _first_token(model, fact))
+    return CorruptedPrompt(ids.expand(draws + 1, -1), columns, noise, _first_token(model, fact))
 
 
 def corrupt_with_others(
     model: Model, fact: Subject, others: Sequence[str], draws: int, random: torch.Generator
-) -> Corrupted:
+) -> CorruptedPrompt:
     """The prompt with other subjects of as many tokens in its subject's place."""
     ids, columns = _subject(model, fact)
     head, tail = fact.prompt[: fact.begins], fact.prompt[fact.begins + len(fact.subject) :]
@@ -123,7 +123,7 @@ def corrupt_with_others(
         )
     order = torch.randperm(len(fitting), generator=random)[:draws].tolist()
     noise = torch.zeros(len(order) + 1, len(columns), model.d_model, device=model.device)
-    return Corrupted(torch.cat([ids, *(fitting[i] for i in order)]), columns, noise, _first_token(model, fact))
+    return CorruptedPrompt(torch.cat([ids, *(fitting[i] for i in order)]), columns, noise, _first_token(model, fact))
 
 
 def _subject(model: Model, fact: Subject) -> tuple[Int[Tensor, "1 pos"], Int[Tensor, "n"]]:

@@ -114,9 +114,9 @@ def batch_top_k(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, rank
     too; if not, the guess is lowered, at last to 0. Ties with the last are kept.
 
     Examples:
-        >>> from interp.sae.numerics.ranking import Exact
+        >>> from interp.sae.numerics.ranking import ExactRanking
         >>> by = Encoder(torch.eye(3), torch.zeros(3))
-        >>> code = batch_top_k(torch.tensor([[3.0, 2.0, 1.0], [0.5, 0.0, -1.0]]), by, 1, Exact())
+        >>> code = batch_top_k(torch.tensor([[3.0, 2.0, 1.0], [0.5, 0.0, -1.0]]), by, 1, ExactRanking())
         >>> code.values.tolist(), code.latents.tolist(), code.offsets.tolist()
         ([3.0, 2.0], [0, 1], [0, 2, 2])
     """

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.sae.architectures.sae import Step
+from interp.sae.architectures.objective import Step
 from interp.sae.numerics.ranking import SAMPLE, Encoder, blocks
 from interp.sae.numerics.sparse import Code
 from interp.sae.numerics.top_k import places_above

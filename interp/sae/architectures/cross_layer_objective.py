@@ -12,7 +12,7 @@ from interp.sae.architectures.batch_topk import RATE, set_threshold
 from interp.sae.architectures.chunked_gradients import Chunk, encode_chunks, sum_of_squares, zero_where_off
 from interp.sae.architectures.cross_layer_weights import CrossLayerWeights
 from interp.sae.architectures.jumprelu import jump
-from interp.sae.architectures.sae import Objective, Step, measure_variance
+from interp.sae.architectures.objective import Objective, Step, measure_variance
 from interp.sae.data.distributed import any_process, current_process, kth_largest, minimum
 from interp.sae.numerics.ranking import BLOCK, SAMPLE, Encoder, blocks, guess_threshold
 from interp.sae.numerics.sparse import Code

@@ -33,7 +33,8 @@ class CrossLayerWeights(SAE, ABC):
         check_count("reach", n_layers if reach is None else reach)
         if d_sae % n_layers:
             raise InvalidArgument(
-                f"d_sae is {d_sae}; it must be a multiple of n_layers = {n_layers}: every layer's own"
+                f"d_sae is {d_sae} and n_layers {n_layers}: every layer has equally many latents of its own, so give a "
+                f"d_sae of {max(1, round(d_sae / n_layers)) * n_layers} or another multiple of {n_layers}"
             )
         self.n_layers, self.reach, self.skip = n_layers, reach, skip
         self.row_shape = (2 * n_layers, d_in)
@@ -70,7 +71,12 @@ class CrossLayerWeights(SAE, ABC):
             OutOfRange: latents of that layer do not write there.
         """
         if not (0 <= source < self.n_layers and source <= target < source + self.widths[source]):
-            raise OutOfRange(f"latents of layer {source} do not write to layer {target}: to their own and later ones")
+            if not 0 <= source < self.n_layers:
+                raise OutOfRange(f"layer {source} does not exist; this transcoder has layers 0 to {self.n_layers - 1}")
+            raise OutOfRange(
+                f"latents of layer {source} do not write to layer {target}: they write to layers {source} to "
+                f"{source + self.widths[source] - 1}"
+            )
         return self.decoders()[source][:, target - source]
 
     def norms(self) -> Float[Tensor, "layer latent"]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from interp.sae.architectures.chunked_gradients import BatchSums, encode_chunks, sum_of_squares, zero_where_off
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Objective, Step, weight
+from interp.sae.architectures.objective import Objective, Step
+from interp.sae.architectures.sae import SAE, weight
 from interp.sae.numerics.ranking import Encoder
 
 
@@ -41,7 +42,7 @@ class Gated(SAE):
 
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """The latents f = 1[pi + b_gate > 0] ReLU(exp(r_mag) pi + b_mag)."""
-        return self.gate(self.pi(self._input(x)))
+        return self.gated_magnitudes(self.pi(self._input(x)))
 
     def settings(self) -> dict[str, Any]:
         """What the constructor takes, the sizes and the seed apart."""
@@ -51,8 +52,8 @@ class Gated(SAE):
         """What gate and magnitude both read: pi = (x - b_dec) W_enc."""
         return (x - self.b_dec) @ self.W_enc
 
-    def gate(self, pi: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n latent"]:
-        """The magnitudes that the gate lets through: 1[pi + b_gate > 0] ReLU(exp(r_mag) pi + b_mag)."""
+    def gated_magnitudes(self, pi: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n latent"]:
+        """The magnitudes that the gate lets through, f = 1[pi + b_gate > 0] ReLU(exp(r_mag) pi + b_mag)."""
         on = (pi + self.b_gate > 0).to(pi.dtype)
         return on * (self.r_mag.exp() * pi + self.b_mag).relu()
 
@@ -71,7 +72,7 @@ class GatedObjective(Objective[Gated]):
         """E||x - x_hat||^2 + lambda E||g||_1 + E||x - g sg(W_dec) - sg(b_dec)||^2."""
         sae = self.sae
         pi = sae.pi(rows)
-        f, g = sae.gate(pi), (pi + sae.b_gate).relu()
+        f, g = sae.gated_magnitudes(pi), (pi + sae.b_gate).relu()
         squared_error = (rows - sae.decode(f)).pow(2).sum(1).mean()
         sparsity = g.sum(1).mean()
         by_gate = (rows - g @ sae.W_dec.detach() - sae.b_dec.detach()).pow(2).sum(1).mean()

@@ -17,7 +17,8 @@ from interp.sae.architectures.chunked_gradients import (
     zero_where_off,
 )
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Objective, Step, check_positive, weight
+from interp.sae.architectures.objective import Objective, Step
+from interp.sae.architectures.sae import SAE, check_positive, weight
 from interp.sae.numerics.ranking import Encoder
 
 PENALTIES: Final = ("step", "tanh", "quadratic")
@@ -72,8 +73,8 @@ class JumpReLU(SAE):
         check_positive("tanh_scale", tanh_scale)
         if not (0 < bandwidth < math.inf and 0 <= initial_threshold < math.inf):
             raise InvalidArgument(
-                f"bandwidth is {bandwidth} and initial_threshold {initial_threshold}; the one must be above 0 and "
-                "the other not below"
+                f"bandwidth is {bandwidth} and initial_threshold {initial_threshold}: give finite numbers, a bandwidth "
+                "above 0 and a threshold of at least 0"
             )
         self.penalty, self.coefficient, self.bandwidth, self.initial_threshold = (
             penalty,

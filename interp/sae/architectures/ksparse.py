@@ -12,10 +12,11 @@ from torch.nn.functional import linear
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.chunked_gradients import sum_of_squares
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Objective, Step, convert_rows, measure_variance, weight
+from interp.sae.architectures.objective import Objective, Step, measure_variance
+from interp.sae.architectures.sae import SAE, convert_rows, weight
 from interp.sae.data.distributed import batch_variance
 from interp.sae.numerics.median import geometric_median
-from interp.sae.numerics.ranking import Encoder, Exact, Ranking
+from interp.sae.numerics.ranking import Encoder, ExactRanking, Ranking
 from interp.sae.numerics.sparse import Code, split_columns
 
 Gradients = tuple[Float[Tensor, "latent d_model"], Float[Tensor, "latent d_model"], Float[Tensor, "latent"]]
@@ -68,7 +69,7 @@ class KSparse(SAE, ABC):
         self.k_aux = check_kept(k, k_aux, d_in, d_sae)
         self.k, self.aux_coefficient = k, weight("aux_coefficient", aux_coefficient)
         self.widths: tuple[int, ...] = (d_sae,)
-        self.ranking: Ranking = Exact()
+        self.ranking: Ranking = ExactRanking()
         rows = random_rows(d_sae, d_in, seed)
         self.W_dec = nn.Parameter(rows)
         # A view of a (latent, d_model) block: the sparse gradient comes out in that order.

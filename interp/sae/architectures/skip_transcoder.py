@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interp.sae.architectures.sae import Objective, Step, measure_variance
+from interp.sae.architectures.objective import Objective, Step, measure_variance
 from interp.sae.architectures.transcoder import TranscoderBase
 from interp.sae.data.normalisation import Normalisation
 

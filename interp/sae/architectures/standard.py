@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from interp.sae.architectures.chunked_gradients import BatchSums, encode_chunks, zero_where_off
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Objective, Step, weight
+from interp.sae.architectures.objective import Objective, Step
+from interp.sae.architectures.sae import SAE, weight
 from interp.sae.numerics.ranking import Encoder
 
 

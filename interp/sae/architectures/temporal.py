@@ -68,7 +68,7 @@ class Temporal(SAE):
         return self.W_dec.T if self.tied else self.encoder
 
     def settings(self) -> dict[str, Any]:
-        """All that the constructor takes."""
+        """What the constructor takes, the sizes apart."""
         names = ("n_heads", "n_layers", "bottleneck", "k", "tied", "subtracts_bias", "scale")
         return {name: getattr(self, name) for name in names}
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Objective, Step, check_count, weight
+from interp.sae.architectures.objective import Objective, Step
+from interp.sae.architectures.sae import SAE, check_count, weight
 from interp.sae.data.normalisation import Normalisation
 
 

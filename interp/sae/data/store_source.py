@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks import Site
 from hooks.disk import checksum
 from hooks.errors import InvalidArgument
-from hooks.store import ActivationStore, Shuffled, StoredRows
+from hooks.store import ActivationStore, ShuffledRows, StoredRows
 from interp.sae.data.source import Source
 
 
@@ -106,7 +106,7 @@ def _source(
     store: ActivationStore, sites: tuple[Site, ...], joined: Callable[[StoredRows], Float[Tensor, "n *d"]]
 ) -> Source:
     def batches() -> Iterator[Float[Tensor, "n *d"]]:
-        return (joined(_check_finite(store, rows, sites, i)) for i, rows in enumerate(Shuffled(store, sites)))
+        return (joined(_check_finite(store, rows, sites, i)) for i, rows in enumerate(ShuffledRows(store, sites)))
 
     about = (f"the store at {store.url}", sites, store.model_name, store.fingerprint)
     return Source(batches, *about, digest=lambda: checksum(json.dumps(asdict(store.manifest))))

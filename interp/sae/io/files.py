@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks import Site
-from hooks.disk import Record, check_record, read_bytes, read_foreign, record, write_text
+from hooks.disk import Record, check_record, read_bytes, read_foreign, record_file, write_text
 from hooks.errors import MissingFile
 from hooks.json_file import Kind, parse_object, read_json, write_json
 from hooks.tensor_file import read_weights, save_tensors
@@ -56,7 +56,7 @@ def save(sae: SAE, folder: str | Path) -> Path:
         weights["W_enc"] = weights.pop("encoder")
     save_tensors(folder / WEIGHTS, weights)
     write_text(folder / CONFIG, json.dumps(_config(sae), indent=1))
-    write_json(folder / CHECKSUMS, KIND, {"files": {name: record(folder / name) for name in (CONFIG, WEIGHTS)}})
+    write_json(folder / CHECKSUMS, KIND, {"files": {name: record_file(folder / name) for name in (CONFIG, WEIGHTS)}})
     return folder
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks import Site
-from hooks.disk import Record, check_record, record
+from hooks.disk import Record, check_record, record_file
 from hooks.errors import InvalidArgument
 from hooks.json_file import Kind, read_json, write_json
 from hooks.tensor_file import save_tensors
@@ -18,7 +18,7 @@ from interp.sae.architectures.sharded import ShardedTopK
 INDEX: Final = "shards.json"
 CURE: Final = "put it back from a copy, or save it again"
 _BY_LATENT: Final = ("W_dec", "W_enc", "b_enc", "max_activation")
-_SAID: Final = ("model_name", "fingerprint", "dataset")
+SAID: Final = ("model_name", "fingerprint", "dataset")
 
 
 class ShardFile(TypedDict):
@@ -65,7 +65,7 @@ def save_shards(sae: ShardedTopK, folder: str | Path) -> Path:
     same = {"b_dec": sae.b_dec, "variance": sae.get_buffer("variance")}
     peaks = sae.max_activation[sae.own.start : sae.own.stop]
     save_tensors(folder / name, own | same | {"max_activation": peaks})
-    mine: ShardFile = {"first": sae.own.start, "end": sae.own.stop, "file": record(folder / name)}
+    mine: ShardFile = {"first": sae.own.start, "end": sae.own.stop, "file": record_file(folder / name)}
     heard: list[tuple[str, ShardFile]] = [(name, mine)] * sae.world
     torch.distributed.all_gather_object(heard, (name, mine))
     if sae.rank == 0:
@@ -74,7 +74,7 @@ def save_shards(sae: ShardedTopK, folder: str | Path) -> Path:
             "d_sae": sae.d_sae,
             "settings": sae.settings(),
             "sites": [str(site) for site in sae.sites],
-            "said": {one: getattr(sae, one) for one in _SAID},
+            "said": {one: getattr(sae, one) for one in SAID},
             "parts": dict(heard),
         }
         write_json(folder / INDEX, KIND, about)

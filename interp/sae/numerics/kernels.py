@@ -35,7 +35,7 @@ def usable(x: Float[Tensor, "..."]) -> bool:
     return triton is not None and x.is_cuda and x.dtype == torch.float32
 
 
-def times_rows(
+def kernel_times_rows(
     values: Float[Tensor, "n ..."], indices: Int[Tensor, "n ..."], rows: Float[Tensor, "latent d_model"]
 ) -> Float[Tensor, "n d_model"]:
     """y_i = sum_j values_ij rows[indices_ij], differentiable in values and rows."""

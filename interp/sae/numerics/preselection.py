@@ -17,7 +17,7 @@ NEAR_THRESHOLD: Final = 1.6  # for each expected above a threshold, which is its
 
 
 @final
-class Preselected:
+class PreselectedRanking:
     """A bfloat16 product names two candidates for each latent kept; these are computed and ranked in full precision.
 
     What is kept has its exact value. A latent that is among the k largest is lost only if rounding put it after k
@@ -28,7 +28,7 @@ class Preselected:
     Examples:
         ```python
         sae = TopK(d_in=768, d_sae=12_288, k=32)
-        sae.ranking = Preselected()
+        sae.ranking = PreselectedRanking()
         train(sae, source)
         ```
     """

@@ -38,7 +38,7 @@ class Ranking(Protocol):
 
 
 @final
-class Exact:
+class ExactRanking:
     """Every latent is computed in the weights' own precision, a block of rows at a time.
 
     One dense product. `KSparse.ranking` is this unless set to something else.

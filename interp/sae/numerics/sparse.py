@@ -144,7 +144,7 @@ def times_rows(
 ) -> Float[Tensor, "n d_model"]:
     """Decode as many latents in each row: y_i = sum_j values_ij rows[indices_ij]."""
     if kernels.usable(rows):
-        return kernels.times_rows(values, indices, rows)
+        return kernels.kernel_times_rows(values, indices, rows)
     return embedding_bag(indices, rows, mode="sum", per_sample_weights=values)
 
 

@@ -4,7 +4,7 @@
    columns that it reads and its rate, into a `Member` (`member.py`).
 2. `run` (`run.py`) fills a `ShuffleBuffer` (`data/shuffle_buffer.py`) from the source, whose forward passes the
    processes share (`data/distributed.py`), and goes on from a checkpoint where there is one (`checkpoint.py`).
-3. A first sample sets what is read off the data: `Objective.initialise` (`architectures/sae.py`), in
+3. A first sample sets what is read off the data: `Objective.initialise` (`architectures/objective.py`), in
    the architecture's own file.
 4. For every batch, each `Learner` (`learner.py`) restarts dead latents where that is due (`resample.py`), takes the
    gradients of its `Objective`, clips them, lets `Adam` step (`adam.py`) at the rate that the `Schedule` says

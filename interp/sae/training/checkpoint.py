@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from hooks.disk import PARTIAL, Record, check_record, lock, read_pickled, record, write_file
+from hooks.disk import PARTIAL, Record, check_record, lock, read_pickled, record_file, write_file
 from hooks.errors import DamagedFile, InvalidArgument, WrongModel
 from hooks.json_file import Kind, read_json, write_json
 from hooks.store.processes import Process
@@ -21,7 +21,7 @@ LATEST = "latest.json"
 CURE = "remove the folder and train from the beginning, or put it back from a copy"
 
 
-class Latest(TypedDict):
+class CheckpointHeader(TypedDict):
     """What the last checkpoint is made of."""
 
     step: int
@@ -31,7 +31,7 @@ class Latest(TypedDict):
     files: dict[str, Record]
 
 
-KIND: Final = Kind("interp.sae.checkpoint", "checkpoint", "train", Latest)
+KIND: Final = Kind("interp.sae.checkpoint", "checkpoint", "train", CheckpointHeader)
 
 
 @final
@@ -63,14 +63,14 @@ class Checkpoint:
 
 
 @final
-class Keeper:
+class CheckpointStore:
     """Writes and reads the checkpoints of one run, described by `settings`: those of another run are refused.
 
     `mine` says whether this process has a state of its own to keep; each is kept under its rank.
 
     Examples:
         ```python
-        keeper = Keeper(Checkpoint("run"), {"seed": 0}, Process(0, 1), mine=True)
+        keeper = CheckpointStore(Checkpoint("run"), {"seed": 0}, Process(0, 1), mine=True)
         ```
     """
 
@@ -154,7 +154,7 @@ class Keeper:
 def _save(what: Any, path: Path) -> Record:
     with write_file(path) as partial:
         torch.save(what, partial)
-        return record(partial)
+        return record_file(partial)
 
 
 def _move(state: Any, device: torch.device) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
-from interp.sae.architectures.sae import Step
+from interp.sae.architectures.objective import Step
 from interp.sae.evaluation.evaluate import Quality
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.store.processes import Process
-from interp.sae.architectures.sae import SAE, Objective, Step
+from interp.sae.architectures.objective import Objective, Step
+from interp.sae.architectures.sae import SAE
 from interp.sae.data.distributed import average, average_gradients, local_rows, maximum, share_batch
 from interp.sae.training.adam import Adam
 from interp.sae.training.history import History, Point

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument
-from interp.sae.architectures.sae import CHUNK, Objective
+from interp.sae.architectures.objective import Objective
+from interp.sae.architectures.sae import CHUNK
 from interp.sae.training.adam import Adam
 
 

@@ -13,13 +13,13 @@ from tqdm.auto import tqdm
 
 from hooks.errors import InvalidArgument, WrongModel
 from hooks.store.processes import Process, processes
-from interp.sae.architectures.sae import measure_variance
+from interp.sae.architectures.objective import measure_variance
 from interp.sae.data.distributed import distribute_source
 from interp.sae.data.shuffle_buffer import ShuffleBuffer
 from interp.sae.data.source import Source
 from interp.sae.evaluation.evaluate import evaluate
 from interp.sae.training.callbacks import Callback
-from interp.sae.training.checkpoint import Checkpoint, Keeper
+from interp.sae.training.checkpoint import Checkpoint, CheckpointStore
 from interp.sae.training.history import Point, TrainReport
 from interp.sae.training.learner import Learner
 from interp.sae.training.member import Member
@@ -173,7 +173,7 @@ class _Run:
         n = self.batch_size
         return step + 1 == self.steps or checkpoint.due(step * n, (step + 1) * n)
 
-    def keeper(self, checkpoint: Checkpoint) -> Keeper:
+    def keeper(self, checkpoint: Checkpoint) -> CheckpointStore:
         """What writes this run's checkpoints; each process its own where it holds its own latents."""
         sharded = any(member.sae.sharded for member in self.members.values())
         source = self.source
@@ -185,7 +185,7 @@ class _Run:
         }
         members = {name: member.settings() for name, member in self.members.items()}
         settings = self.plan.settings() | about | {"members": members}
-        return Keeper(checkpoint, settings, self.here, mine=sharded or self.here.rank == 0)
+        return CheckpointStore(checkpoint, settings, self.here, mine=sharded or self.here.rank == 0)
 
     def state(self) -> dict[str, Any]:
         """Where the batches are, and every learner."""

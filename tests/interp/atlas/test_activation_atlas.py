@@ -92,6 +92,21 @@ def test_the_shortest_way_along_a_line_of_rows_is_the_line() -> None:
         find_walk(atlas, "fog", 3)
 
 
+def test_a_greater_power_takes_many_small_steps_and_a_small_one_few_large_ones() -> None:
+    angles = torch.linspace(0, 2.6, 14)
+    rows = torch.stack([angles.cos(), angles.sin()], 1)
+    space = Space(torch.cat([rows, -rows]), tuple(map(str, range(28))), site=embedding)  # of mean 0
+    steps = torch.tensor([-2, -1, 1, 2])
+    near = torch.cat([(torch.arange(14)[:, None] + steps).clamp(0, 13) + first for first in (0, 14)])
+    unit = unit_rows(space)
+    sample = Sample(space, torch.arange(28), torch.zeros(28, dtype=torch.long), None)
+    graph = NeighbourGraph(near, 1 - torch.einsum("nd,nkd->nk", unit, unit[near]))
+    atlas = Atlas(sample, space.rows, space.rows, graph, cut_cells(space.rows, unit, side=3, least=1), 1)
+    assert find_walk(atlas, 2, 10, power=0.4).route.numbers.tolist() == [2, 4, 6, 8, 10]
+    for power in (1.0, 4.0):
+        assert find_walk(atlas, 2, 10, power=power).route.numbers.tolist() == [*range(2, 11)]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_every_row_is_in_one_cell_or_sparse_or_outside(seed: int) -> None:
     random = torch.Generator().manual_seed(seed)

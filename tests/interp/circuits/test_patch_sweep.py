@@ -11,8 +11,8 @@ from hooks.interventions import scale
 from hooks.resume import hold
 from hooks.site import embed, logits, mlp_out, pattern, resid_post, resid_pre, v, z
 from interp.circuits import (
-    Over,
     PatchEffect,
+    SweepPlaces,
     attribution_patching,
     denoising,
     each_head,
@@ -170,7 +170,7 @@ def test_predicted_effects_on_the_embeddings_sum_to_the_whole_and_the_error_fall
 def test_what_is_patched_together_is_predicted_to_do_the_sum_of_what_its_parts_are(model: Model) -> None:
     metric, runs = logit_difference(model, ["a", "b"], "c"), denoising(CLEAN, CORRUPT)
 
-    def predicted(over: Over) -> Tensor:
+    def predicted(over: SweepPlaces) -> Tensor:
         return attribution_patching(model, runs, metric, over=over).difference
 
     parts = predicted(each_head_and_position([z[1]]))

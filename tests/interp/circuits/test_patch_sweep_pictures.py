@@ -17,12 +17,6 @@ CLEAN = draw([Scene("Golden Gate Bridge", seed=i) for i in range(2)]).images()
 CORRUPT = draw([Scene("Big Ben", seed=i) for i in range(2)]).images()
 
 
-@pytest.fixture(scope="module")
-def convnet() -> Network:
-    net: Any = load_net(new_net("convnet", small=True))
-    return net
-
-
 def test_a_place_patched_is_the_intervention_at_that_place(convnet: Network) -> None:
     metric, site = logit_difference(convnet, 3, 5), pool[1]
     found = patch_sweep(convnet, denoising(CLEAN, CORRUPT), metric, over=each_position(site), batch_size=9)

@@ -1,6 +1,7 @@
 """What commands do with the texts they are given."""
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from tokenizers import processors
 
 from hooks import load
-from interp.commands.arguments import read_lines
+from hooks.errors import InvalidArgument
+from interp.commands.arguments import check_one_vector, read_lines
 from interp.common.texts import split_long_texts
 
 
@@ -44,3 +46,22 @@ def test_a_line_ends_where_the_file_breaks_it_and_a_mark_of_byte_order_is_no_tex
 def test_texts_that_fit_stay_as_they_are(hf_model: Callable[..., Any], tokenizer: Any) -> None:
     model = load(hf_model("gpt2"), tokenizer)
     assert split_long_texts(model, ["fog", "  the bay "]) == ["fog", "  the bay "]
+
+
+@pytest.mark.parametrize(
+    ("direction", "sae", "latent", "said"),
+    [
+        (None, None, None, "none of them"),
+        ("d", "s", 3, "--direction, --sae, --latent"),
+        ("d", None, 3, "--direction, --latent"),
+        (None, "s", None, "--sae"),
+        (None, None, 3, "--latent"),
+    ],
+)
+def test_one_vector_is_a_direction_or_a_latent_with_its_dictionary(
+    direction: str | None, sae: str | None, latent: int | None, said: str
+) -> None:
+    check_one_vector(Path("d"), None, None)
+    check_one_vector(None, Path("s"), 0)
+    with pytest.raises(InvalidArgument, match=f"given: {re.escape(said)}$"):
+        check_one_vector(*(None if path is None else Path(path) for path in (direction, sae)), latent)

@@ -302,3 +302,38 @@ def test_explaining_a_text_names_each_tokens_latent_and_what_it_does_to_the_logi
     )
     assert reads[2].firings[0].lowers[0][1] == pytest.approx(float(change.min()), abs=1e-3)
     assert str(reads[1]).startswith("'a'            0 at 1.00 (")
+
+
+def test_the_latents_of_a_token_come_strongest_first_as_many_as_asked_for(gpt2: Model, letters: TopK) -> None:
+    with torch.no_grad():
+        letters.W_enc[:, 5] += 2 * letters.W_enc[:, 3]  # on "d", latent 3 by 1.3 and latent 5 by 2.6
+        letters.W_enc[:, 7] += letters.W_enc[:, 3] / 2  # and latent 7 by 0.65
+    (read,) = explain_text(letters, gpt2, "d")
+    assert [f.latent for f in read.firings] == [5, 3, 7]
+    assert [f.activation for f in read.firings] == pytest.approx([2.6, 1.3, 0.65], abs=1e-3)
+    assert [f.latent for f in explain_text(letters, gpt2, "d", top=2)[0].firings] == [5, 3]
+    x = capture(gpt2, "d", [resid_post[gpt2.n_layers - 1]]).flat(resid_post[gpt2.n_layers - 1])[0]
+    for f in read.firings:
+        change = gpt2.unembed(x) - gpt2.unembed(x - f.activation * letters.W_dec[f.latent])
+        falling = (change - change.mean()).detach().sort(descending=True).values
+        assert [rise for _, rise in f.raises] == pytest.approx(falling[:3].tolist(), abs=1e-3)
+        assert [rise for _, rise in f.lowers] == pytest.approx(falling.flip(0)[:3].tolist(), abs=1e-3)
+    table = read.to_pandas()
+    assert table["latent"].tolist() == [5, 3, 7] and table["raises"].tolist() == [f.raises[0][0] for f in read.firings]
+
+
+def test_candidates_are_those_that_detect_and_those_that_write_alike_without_the_dead(
+    gpt2: Model, letters: TopK
+) -> None:
+    found = search(letters, gpt2, split_concept(), permutations=5, top=4)
+    telling = [one.latent for one in found.latents]
+    means = found.baselines[0].direction
+    assert means is not None
+    near = [i for i, _ in find_similar(letters, means, top=3).latents]
+    expected = [*dict.fromkeys([*telling[:3], *near])]
+    assert choose_candidates(letters, found, top=3) == tuple(expected)
+    assert len(choose_candidates(letters, found, top=10)) >= 10
+    letters.max_activation[expected[1]] = 0.0
+    assert choose_candidates(letters, found, top=3) == tuple(i for i in expected if i != expected[1])
+    letters.sites = (embed, mlp_out[0])
+    assert choose_candidates(letters, found, top=3) == tuple(i for i in telling[:3] if i != expected[1])

@@ -9,7 +9,7 @@ import torch
 from hooks import Model, capture, load
 from hooks.pieces import piece
 from hooks.site import embed, mlp_act, mlp_in, mlp_out, resid_post
-from interp.features import Feature, collect_evidence, measure_logit_effect
+from interp.features import Evidence, Example, Feature, collect_evidence, measure_logit_effect
 from interp.features.evidence import Histogram
 from interp.sae import TopK
 
@@ -166,3 +166,33 @@ def test_a_model_of_fewer_outputs_than_are_shown_has_evidence(hf_model: Callable
     sae.site, sae.fingerprint = resid_post[1], model.fingerprint
     seen = collect_evidence(sae, model, torch.arange(12).view(2, 6), 3)
     assert seen.tokens == 12
+
+
+def test_of_equal_peaks_the_first_text_and_its_first_place_are_shown(gpt2: Model, letters: TopK) -> None:
+    texts = ["ah bh", "ch", "dh", "hh"]
+    seen = collect_evidence(letters, gpt2, texts, H, top=3, context=1, batch_size=2)
+    assert [(e.text, "".join(e.tokens)) for e in seen.examples] == [(0, "ah "), (1, "ch"), (2, "dh")]
+    assert [e.peak for e in seen.examples] == [1, 1, 1]
+
+
+def test_a_text_of_several_windows_is_one_example_at_its_first_highest_token(gpt2: Model, letters: TopK) -> None:
+    long = "a" * 120 + "bhc" + "a" * 120 + "dhe"
+    with pytest.warns(UserWarning, match="longer than the context"):
+        seen = collect_evidence(letters, gpt2, [long, "ahb", long[::-1]], H, context=1, batch_size=2)
+    assert [(e.text, "".join(e.tokens)) for e in seen.examples] == [(0, "bhc"), (1, "ahb"), (2, "ehd")]
+    assert seen.tokens == 2 * len(long) + 3 and seen.firing_rate == 5 / seen.tokens
+
+
+def test_evidence_is_shown_and_listed_as_it_is() -> None:
+    one = Example(4, ("the", " red", " fog", "."), (0.0, 0.5, 2.0, 0.0), 2)
+    seen = Evidence(
+        3, (one,), torch.tensor([1, 1]), torch.tensor([0.0, 1.0, 2.0]), 0.25, 1.25, 2.0, 8, ((" bay", 1.5),), ()
+    )
+    assert str(one) == "  2.00  the red[[ fog]]."
+    assert str(seen) == (
+        "latent 3: on at 25.000% of 8 tokens, mean 1.25, largest 2.00; promotes ' bay'\n  2.00  the red[[ fog]]."
+    )
+    assert seen.to_pandas().to_dict("records") == [
+        {"text": 4, "token": " fog", "activation": 2.0, "stretch": "the red fog."}
+    ]
+    assert len(Histogram().counts) == 40

@@ -17,7 +17,7 @@ from interp.memory.editing.contexts import prefixes
 from interp.memory.editing.covariance import SHRINKAGES, choose_shrinkage, pool_halves, shrink
 from interp.memory.editing.datastore import Datastore
 from interp.memory.editing.placement import measure_covariances
-from interp.memory.editing.value_search import Found
+from interp.memory.editing.value_search import ValueSearchResult
 from interp.memory.editors.alphaedit import find_null_space, solve_confined
 from interp.memory.editors.grace import _Entry, _store
 from interp.memory.evaluation.control import make_control
@@ -286,7 +286,7 @@ def test_the_control_of_changes_one_by_one_is_of_their_sum() -> None:
 @pytest.mark.parametrize("n", [10, 20, 100])
 def test_a_tenth_of_values_that_do_not_reach_their_objects_is_let_pass_and_one_more_is_not(n: int) -> None:
     fact = Fact("Rome", "{} is in", "a", "b")
-    found = [Found({}, 0.9, 0.0, 3)] * (n - n // 10) + [Found({}, 0.1, 0.0, 3)] * (n // 10)
+    found = [ValueSearchResult({}, 0.9, 0.0, 3)] * (n - n // 10) + [ValueSearchResult({}, 0.1, 0.0, 3)] * (n // 10)
     check_targets_likely([fact] * n, found, "layer 0", Search())
     with pytest.raises(RuntimeError, match=r"reached 'b' with probability 0.100 only, after 3 steps at layer 0"):
         check_targets_likely([fact] * n, [*found[1:], found[-1]], "layer 0", Search())

@@ -9,7 +9,7 @@ from interp.postcard import paint
 from interp.postcard.draw import OBJECTS, SIZE, _place_stamps, _stamps, draw
 from interp.postcard.paint import palettes
 from interp.postcard.primitives import Primitives, ellipse, move_shapes, primitive
-from interp.postcard.raster import Canvas, Painted, coverage
+from interp.postcard.raster import Canvas, PaintedPrimitives, coverage
 from interp.postcard.raster import paint as paint_all
 from interp.postcard.scene import LANDMARKS, THINGS, Scene
 from interp.postcard.shapes import PARTS, SHADES, shapes, strokes
@@ -28,7 +28,7 @@ def reach(shown: list[Scene], objects: tuple[str, ...] = OBJECTS, shades: tuple[
     )
     kept = np.flatnonzero(white)
     some = (getattr(every, name)[kept] for name in ("shapes", "picture", "colours", "opacity", "objects", "parts"))
-    painted = Painted(*some)
+    painted = PaintedPrimitives(*some)
     paint_all(canvas, replace(painted, colours=np.full((len(kept), 3), 255.0), opacity=np.ones(len(kept))))
     return canvas.colours[..., 0] > 0
 

@@ -39,7 +39,8 @@ from interp.sae import (
     whitening,
 )
 from interp.sae.architectures.gated import GatedObjective
-from interp.sae.architectures.sae import Step, check_count, measure_variance
+from interp.sae.architectures.objective import Step, measure_variance
+from interp.sae.architectures.sae import check_count
 from interp.sae.architectures.topk import TopKObjective
 from interp.sae.training.adam import Adam
 from interp.sae.training.history import History

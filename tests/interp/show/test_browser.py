@@ -17,7 +17,7 @@ import torch
 from interp.common.statistics import Estimate
 from interp.features import DictionaryMap, Evidence, Example, FeatureIndex, Record, SearchResult
 from interp.memory import Agreement, Audit, Case, Fact
-from interp.memory.evaluation.answers import Reply
+from interp.memory.evaluation.answers import Answer
 from interp.show import browse, concept_page, dose_page, map_page
 from interp.show.edits_page import edits_page
 from interp.show.memories import NORM, Memory, memories_page
@@ -166,7 +166,7 @@ def memories(path: Path) -> Path:
 
 def edits(path: Path) -> Path:
     fact = Fact("Golden Gate Bridge", "The {} is in", "San Francisco", "Sydney")
-    reply = Reply("edited", fact.text, "Sydney", " San Francisco <b>", {"rome": " Sydney, and fog"})
+    reply = Answer("edited", fact.text, "Sydney", " San Francisco <b>", {"rome": " Sydney, and fog"})
     row = {"efficacy said": Estimate(0.5, 0.0, 1.0, 2), "drift": Estimate(0.01, 0.0, 0.02, 2)}
     table = {name: row for name in ("unedited", "rome", "rome control")}
     said = {name: {fact.text: " fog"} for name in table}

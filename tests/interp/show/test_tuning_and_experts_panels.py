@@ -4,14 +4,17 @@ import torch
 
 from hooks.site import resid_post
 from interp.common.statistics import Estimate
+from interp.context import Transfer
 from interp.experts import ExpertWords, Specialisation, Usage
 from interp.show import (
     difference_panel,
     expert_words_panel,
     load_panel,
+    panels_of,
     predictions_panel,
     raised_words_panel,
     specialisation_panel,
+    transfer_panel,
     weights_panel,
 )
 from interp.tuning import Difference, SiteDivergence, TokenDivergence, WeightDifference, WordsOfDifference
@@ -64,6 +67,16 @@ def test_the_matrix_that_moved_most_is_named_next_to_a_random_change() -> None:
     assert "feed-forward of block 1, 40.0%, in about 1.5 directions" in panel.caption
     assert "about 40 directions" in panel.control
     assert len(weights_panel(weights, weights).body.data) == 2 * len(panel.body.data)  # type: ignore[union-attr]
+
+
+def test_a_vectors_row_is_next_to_right_demonstrations_and_to_vectors_that_should_do_nothing() -> None:
+    names = ("right demonstrations", "no demonstrations", "function vector", "vector of random heads")
+    by = {name: Estimate(v, v / 2, (1 + v) / 2, 40) for name, v in zip(names, (0.75, 0.125, 0.5, 0.25), strict=True)}
+    panel = transfer_panel(Transfer("capital", by))
+    points = panel.body.data[0]  # type: ignore[union-attr]
+    assert [*points.y] == [*names][::-1] and [*points.x] == [25, 50, 12.5, 75]
+    assert "with the function vector 50% (25% to 75%)" in panel.caption
+    assert "vector of random heads, 25% (12% to 62%)" in panel.control and panels_of(Transfer("capital", by))
 
 
 def usage(load: list[float]) -> Usage:

@@ -9,7 +9,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from hooks import Direction, Model, capture, load
 from hooks.errors import InvalidArgument
 from hooks.site import embed, resid_post
-from interp.visualisation import along, compare_with_texts, evolve_texts, evolve_texts_for_random, latent
+from interp.visualisation import Objective, along, compare_with_texts, evolve_texts, evolve_texts_for_random, latent
+from interp.visualisation.text_evolution import ScoredTexts, find_frontier
+from interp.visualisation.text_evolution import _slopes as slopes_of
 from interp.visualisation.writer import Writer
 
 WORDS = 100
@@ -107,8 +109,40 @@ def test_real_texts_are_read_at_every_token_and_the_piece_ends_at_the_greatest(w
     assert found.natural_cross_entropy == pytest.approx(float(ce[0]), rel=1e-4)
     assert found.quantile == pytest.approx(float((values < found.value).double().mean()))
     assert found.exceeds == (found.value > found.greatest and bool(found.cross_entropy <= ce[0] + 2))
-    likely = front.cross_entropies <= ce[0] + 2
-    assert found.value == pytest.approx(float(front.values[likely].max() if likely.any() else front.values[-1]))
+    likely = front.frontier.cross_entropies <= ce[0] + 2
+    wanted = front.frontier.values[likely].max() if likely.any() else front.frontier.values[0]
+    assert found.value == pytest.approx(float(wanted))
+
+
+def test_the_frontier_is_all_that_no_other_text_beats_in_both(words: Model) -> None:
+    random = torch.Generator().manual_seed(0)
+    values, ce = (torch.randint(9, (40,), generator=random).double() for _ in range(2))
+    found = find_frontier(ScoredTexts(torch.arange(40)[:, None], values, ce))
+    wanted = {
+        (v, c)
+        for v, c in zip(values.tolist(), ce.tolist(), strict=True)
+        if not any((w >= v and d <= c) and (w, d) != (v, c) for w, d in zip(values.tolist(), ce.tolist(), strict=True))
+    }
+    assert set(zip(found.values.tolist(), found.cross_entropies.tolist(), strict=True)) == wanted
+    assert len(found.values) == len(wanted) and bool((found.cross_entropies.diff() > 0).all())
+    front = evolve_texts(words, along(direction(words)), length=3, steps=10)
+    kept = {tuple(row) for row in front.frontier.ids.tolist()}
+    lam = torch.tensor(front.weights, dtype=torch.float64)
+    hull = (front.frontier.values - lam[:, None] * front.frontier.cross_entropies).amax(1)
+    assert torch.allclose(hull, front.values - lam * front.cross_entropies, atol=1e-4)
+    assert any(tuple(row) in kept for row in front.ids.tolist())
+
+
+def test_the_promise_of_a_last_token_is_exact_in_its_own_likelihood(words: Model) -> None:
+    """With f of the first tokens alone the last one moves nothing but its own log-probability."""
+    writer = Writer(words, torch.Generator().manual_seed(0))
+    ids = torch.tensor([[3, 7, 9]])
+    objective = Objective("nothing", resid_post[0], lambda acts, grid: 0.0 * acts[:, 0, 0])
+    slopes, own = slopes_of(words, objective, writer, ids, torch.tensor([2.0], dtype=torch.float64))
+    promise = writer.promise(slopes, own)[0, -1]
+    for token in (1, 50):
+        _, ce = measured(words, torch.tensor([[3, 7, token], [3, 7, 9]]))
+        assert float(promise[token] - promise[9]) == pytest.approx(float(-2 * (ce[0] - ce[1])), abs=1e-4)
 
 
 def test_the_control_is_a_direction_at_random_at_the_same_site(words: Model) -> None:

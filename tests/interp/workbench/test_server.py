@@ -15,7 +15,7 @@ from interp.features import explain_text
 from interp.lenses import LogitLens, read
 from interp.steering import add_direction, steer
 from interp.workbench import open as open_workbench
-from interp.workbench.jobs import WAITING, Cancelled, Job, Jobs, QueueFull
+from interp.workbench.jobs import WAITING, Job, JobCancelled, Jobs, QueueFull
 from interp.workbench.security import Guard
 from tests.interp.workbench.conftest import Client
 
@@ -252,7 +252,7 @@ def test_a_job_that_nobody_reads_any_more_stops(monkeypatch: pytest.MonkeyPatch)
     job.mark_read()
     job.check()
     time.sleep(0.1)
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         job.check()
 
 

@@ -99,3 +99,25 @@ def test_without_the_library_the_error_says_how_to_get_it(clustered: TopK, monke
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install 'interp-workbench\[map\]'"):
         map_dictionary(clustered, neighbours=5)
+
+
+@pytest.mark.usefixtures("planar")
+def test_the_share_kept_is_by_counting_neighbours_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae = TopK(6, 50, k=2)
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.randn(50, 6, generator=torch.Generator().manual_seed(2)))
+        sae.W_dec[:, :2] *= 2
+    whole = map_dictionary(sae, neighbours=4)
+    unit = torch.nn.functional.normalize(sae.W_dec.detach(), dim=1)
+    kept = []
+    for i in range(50):
+        others = [j for j in range(50) if j != i]
+        by_cosine = sorted(others, key=lambda j: -float(unit[i] @ unit[j]))[:4]
+        in_plane = sorted(others, key=lambda j: float((unit[i, :2] - unit[j, :2]).norm()))[:4]
+        kept.append(len({*by_cosine} & {*in_plane}) / 4)
+    assert whole.kept.value == pytest.approx(sum(kept) / 50) and 0.2 < whole.kept.value < 1
+    assert whole.kept.n == 50 and whole.chance == pytest.approx(4 / 49)
+    monkeypatch.setattr(sys.modules["interp.features.explain.dictionary_map"], "BLOCK", 7)
+    assert map_dictionary(sae, neighbours=4).kept == whole.kept
+    table = whole.to_pandas()
+    assert table["x"].tolist() == pytest.approx(unit[:, 0].tolist()) and list(table.columns) == ["latent", "x", "y"]

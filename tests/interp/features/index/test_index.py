@@ -297,3 +297,171 @@ def test_partners_are_counted_on_the_same_tokens_however_the_texts_are_cut(tmp_p
     assert torch.equal(whole.paired, parts.paired)
     for i in range(8):
         assert all(map(torch.equal, whole.partners.of(i), parts.partners.of(i)))
+
+
+def random_codes(n: int = 400, d_sae: int = 24, k: int = 5, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Token ids, the text of each, and sparse codes of which some values are 0 and some are alike."""
+    g = torch.Generator().manual_seed(seed)
+    indices = torch.rand(n, d_sae, generator=g).argsort(1)[:, :k]
+    values = (torch.rand(n, k, generator=g) * 8).round() / 4 * (torch.rand(n, k, generator=g) < 0.8)
+    text = torch.rand(n, generator=g).lt(0.15).long().cumsum(0)
+    return torch.randint(90, (n,), generator=g), text - text[0], values, indices
+
+
+def test_what_is_gathered_of_some_latents_is_what_is_gathered_of_all_for_them(tmp_path: Path) -> None:
+    """And after half of it was saved and taken up again."""
+    ids, text, values, indices = random_codes()
+    shape = IndexSize(d_sae=24, d_vocab=90, top=3, sampled=4, context=2)
+    cut = int((text == text[200]).nonzero()[0])
+    halves = ((slice(0, cut), 0), (slice(cut, 400), int(text[cut])))
+    (tmp_path / "whole").mkdir()
+    whole = Accumulator(tmp_path / "whole", shape, range(24))
+    for part, first in halves:
+        texts = int(text[part][-1]) - first + 1
+        whole.add(ids[part], text[part] - first, values[part], indices[part], texts)
+    assert whole.texts == int(text[-1]) + 1 and whole.tally.tokens == 400
+    for own in (range(10), range(10, 24)):
+        (tmp_path / str(own.start)).mkdir()
+        some = Accumulator(tmp_path / str(own.start), shape, own)
+        for part, first in halves:
+            some.add(ids[part], text[part] - first, values[part], indices[part], int(text[part][-1]) - first + 1)
+            state = {name: value.clone() for name, value in some.state().items()}
+            some = Accumulator(tmp_path / str(own.start), shape, own)
+            some.restore(state)
+        assert some.texts == whole.texts and torch.equal(some.paired, whole.paired)
+        for name in ("fired", "total", "squares", "largest", "top", "counts", "positions"):
+            assert torch.equal(getattr(some.tally, name), getattr(whole.tally, name)[own.start : own.stop])
+        for i in own:
+            for mine, all_of in ((some.tokens, whole.tokens), (some.partners, whole.partners)):
+                assert all(map(torch.equal, mine.of(i - own.start), all_of.of(i)))
+            for mine, all_of in ((some.top, whole.top), (some.sampled, whole.sampled)):
+                slots, others = mine.text[i - own.start].argsort(), all_of.text[i].argsort()
+                assert torch.equal(mine.text[i - own.start][slots], all_of.text[i][others])
+                assert (mine.ids[i - own.start][slots] == all_of.ids[i][others]).all()
+                assert (mine.acts[i - own.start][slots] == all_of.acts[i][others]).all()
+
+
+def test_what_is_gathered_is_what_loops_over_the_tokens_give(tmp_path: Path) -> None:
+    ids, text, values, indices = random_codes(seed=3)
+    shape = IndexSize(d_sae=24, d_vocab=90, top=3, sampled=4, context=2)
+    gathered = Accumulator(tmp_path, shape, range(24))
+    gathered.add(ids, text, values, indices, int(text[-1]) + 1)
+    f = torch.zeros(400, 24).scatter(1, indices, values)
+    first = [int((text == number).nonzero()[0]) for number in text.tolist()]
+    for i in range(24):
+        on = [t for t in range(400) if f[t, i] > 0]
+        assert int(gathered.tally.fired[i]) == len(on)
+        assert float(gathered.tally.squares[i]) == pytest.approx(sum(float(f[t, i]) ** 2 for t in on))
+        assert float(gathered.tally.largest[i]) == float(f[:, i].max())
+        place = [min(15, (t - first[t] + 1).bit_length() - 1) for t in on]
+        assert gathered.tally.positions[i].tolist() == [place.count(p) for p in range(16)]
+        mass = {int(ids[t]): sum(float(f[s, i]) for s in on if ids[s] == ids[t]) for t in on}
+        items, weights = gathered.tokens.of(i)
+        assert dict(zip(items.tolist(), weights.tolist(), strict=True)) == pytest.approx(mass)
+        looked = [t for t in on if t % EVERY == 0]
+        both = {j: sum(bool(f[t, j] > 0) for t in looked) for j in range(24) if j != i}
+        others, counts = gathered.partners.of(i)
+        assert dict(zip(others.tolist(), counts.tolist(), strict=True)) == {j: n for j, n in both.items() if n}
+        assert int(gathered.paired[i]) == len(looked)
+        peaks = {}
+        for t in on:
+            number = int(text[t])
+            peaks[number] = max(peaks.get(number, t), t, key=lambda s: (float(f[s, i]), -s))
+        best = sorted(peaks, key=lambda number: (-float(f[peaks[number], i]), number))[:3]
+        assert sorted(gathered.top.text[i].tolist()) == sorted(best)
+        drawn = sorted(peaks, key=lambda number: -float(hash_to_unit(torch.tensor([number * 24 + i]))))[:4]
+        assert sorted(gathered.sampled.text[i].tolist()) == sorted(drawn)
+        for kept in (gathered.top, gathered.sampled):
+            for slot, number in enumerate(kept.text[i].tolist()):
+                window = [t for t in range(peaks[number] - 2, peaks[number] + 3)]
+                inside = [0 <= t < 400 and int(text[t]) == number for t in window]
+                assert kept.ids[i, slot].tolist() == [
+                    int(ids[t]) if w else -1 for t, w in zip(window, inside, strict=True)
+                ]
+                acts = [float(f[t, i]) if w else 0.0 for t, w in zip(window, inside, strict=True)]
+                assert kept.acts[i, slot].tolist() == acts and float(kept.value[i, slot]) == acts[2]
+
+
+def test_a_range_is_the_least_power_of_two_that_holds_the_largest() -> None:
+    for largest, top in ((0.28, 0.5), (0.5, 0.5), (1.0, 1.0), (1.01, 2.0), (7.0, 8.0), (8.0, 8.0), (9.0, 16.0)):
+        one = RunningStatistics(2)
+        one.add(torch.tensor([1]), torch.tensor([largest]), torch.tensor([0]), 3)
+        assert one.top.tolist() == [0.0, top] and int(one.counts[1].sum()) == 1 and one.tokens == 3
+        assert int(one.counts[1].argmax()) == -int(-largest / top * BINS // 1) - 1
+    far = RunningStatistics(1)
+    numbers = torch.tensor([0, 1, 2, 6, 7, 2**14 - 2, 2**14 - 1, 2**15 - 1, 2**20])
+    far.add(torch.zeros(9, dtype=torch.long), torch.ones(9), numbers, 9)
+    assert far.positions[0].nonzero().flatten().tolist() == [0, 1, 2, 3, 13, 14, 15]
+    assert far.positions[0, 15] == 2 and far.positions[0, 1] == 2
+
+
+def test_the_weight_that_does_not_fit_is_taken_off_all_that_do() -> None:
+    few = HeaviestItems(2, 9, 2)
+    few.add(torch.tensor([1, 1, 1]), torch.tensor([4, 2, 8]), torch.tensor([5.0, 2.0, 3.0]))
+    assert [part.tolist() for part in few.of(1)] == [[4, 8], [3.0, 1.0]] and few.slack.tolist() == [0.0, 2.0]
+    few.add(torch.tensor([0, 1]), torch.tensor([8, 4]), torch.tensor([1.0, 1.0]))
+    assert [part.tolist() for part in few.of(1)] == [[4, 8], [4.0, 1.0]] and few.of(0)[1].tolist() == [1.0]
+    few.add(torch.tensor([1, 1]), torch.tensor([0, 1]), torch.tensor([1.0, 0.5]))
+    assert [part.tolist() for part in few.of(1)] == [[4], [3.0]] and few.slack.tolist() == [0.0, 3.0]
+
+
+def test_the_tables_are_the_same_in_blocks_of_any_size(
+    letters: TopK, gpt2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = index(letters, gpt2, TEXTS, tmp_path / "whole", top=2, sampled=2, context=2)
+    monkeypatch.setattr(sys.modules["interp.features.index.tables"], "BLOCK", 5)
+    monkeypatch.setattr(sys.modules["interp.features.index.accumulator"], "ROWS", 3)
+    parts = index(letters, gpt2, TEXTS, tmp_path / "parts", top=2, sampled=2, context=2)
+    for name in ("examples", "coactivation"):
+        assert whole.table(name).equals(parts.table(name))
+    drop = ["promoted_logits", "suppressed_logits"]
+    assert whole.table("latents").drop_columns(drop).equals(parts.table("latents").drop_columns(drop))
+    row = whole.table("latents", 3).to_pylist()[0]
+    effect = measure_logit_effect(gpt2, letters.W_dec[3].detach())
+    assert row["promoted_logits"] == pytest.approx(effect.topk(10).values.tolist(), abs=1e-4)
+    assert row["suppressed_logits"] == pytest.approx(effect.sort().values[:10].tolist(), abs=1e-4)
+    listed = [e for e in whole.table("examples").to_pylist() if e["latent"] == 3 and e["kind"] == "top"]
+    assert [e["rank"] for e in listed] == [0, 1] and [e["text"] for e in listed] == sorted(e["text"] for e in listed)
+    assert all(e["activations"][e["peak"]] == max(e["activations"]) for e in listed)
+
+
+def test_a_latents_row_says_its_rates_per_token_and_per_firing(tmp_path: Path, letters: TopK, gpt2: Model) -> None:
+    """And the share of activation, of twenty tokens at most, of a summary that kept fewer than came."""
+    from interp.features.index.tables import _latents
+
+    shape, g = IndexSize(d_sae=18, d_vocab=257, top=1, sampled=1, context=0), torch.Generator().manual_seed(0)
+    gathered = Accumulator(tmp_path, shape, range(18))
+    ids = torch.randint(200, (600,), generator=g)
+    value = torch.rand(600, 1, generator=g) + 0.1
+    gathered.add(ids, torch.zeros(600).long(), value, torch.full((600, 1), 5), 1)
+    gathered.add(ids[:200], torch.zeros(200).long(), torch.zeros(200, 1), torch.full((200, 1), 5), 1)
+    rows = list(_latents(range(18), gathered, letters, gpt2, str))
+    row, total = rows[5], float(value.double().sum())
+    assert (row["latent"], row["fired"], row["firing_rate"]) == (5, 600, 600 / 800)
+    assert row["mean"] == pytest.approx(total / 600)
+    assert row["second_moment"] == pytest.approx(float(value.double().pow(2).mean()))
+    items, mass = gathered.tokens.of(5)
+    assert len(items) == 64 and len(row["tokens"]) == 20 and row["tokens"] == [str(i) for i in items[:20].tolist()]
+    assert row["token_mass"] == pytest.approx([float(m) / total for m in mass[:20]])
+    assert row["token_slack"] == pytest.approx(float(gathered.tokens.slack[5]) / total) and row["token_slack"] > 0
+    silent = rows[4]
+    assert (silent["fired"], silent["firing_rate"], silent["mean"], silent["second_moment"]) == (0, 0.0, 0.0, 0.0)
+    assert silent["tokens"] == [] and silent["partner_slack"] == 0.0 and silent["token_slack"] == 0.0
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("slack", "expected"),
+    [(0.0, 0.0), (1.0, (1 + 1) / (9 - 1) - 1 / 9), (3.0, 1.0), (50.0, 1.0)],  # of 6 and 4 firings, one together
+)
+def test_a_partners_slack_is_how_much_larger_its_jaccard_index_may_be_and_one_at_most(
+    slack: float, expected: float
+) -> None:
+    from types import SimpleNamespace
+
+    partners = SimpleNamespace(
+        of=lambda _: (torch.tensor([2]), torch.tensor([1.0]).double()), slack=torch.tensor([0.0, slack]).double()
+    )
+    paired = torch.tensor([9, 9, 4, 9, 9, 6]) if slack < 3 else torch.tensor([9, 9, 1, 9, 9, 1])
+    gathered = SimpleNamespace(own=range(4, 9), partners=partners, paired=paired)
+    assert _partner_slack(gathered, 5) == pytest.approx(expected)  # pyright: ignore[reportArgumentType]

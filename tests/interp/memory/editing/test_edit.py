@@ -14,7 +14,7 @@ from hooks.errors import EditRefused
 from interp.memory import Edit, Fact, conflicts
 from interp.memory.editing.change import LowRank
 from interp.memory.editing.checks import LIKELY, average_searches
-from interp.memory.editing.value_search import Found
+from interp.memory.editing.value_search import ValueSearchResult
 
 FACT = Fact("Rome", "{} is in", "Italy", "France")
 
@@ -181,7 +181,11 @@ def test_a_fact_needs_one_place_for_its_subject_and_two_different_objects() -> N
 
 
 def test_what_searches_measured_is_averaged_over_them() -> None:
-    found = [Found({}, 0.2, 1.0, 10), Found({}, 0.6, 2.0, 25), Found({}, 1.0, 6.0, 25)]
+    found = [
+        ValueSearchResult({}, 0.2, 1.0, 10),
+        ValueSearchResult({}, 0.6, 2.0, 25),
+        ValueSearchResult({}, 1.0, 6.0, 25),
+    ]
     averages = average_searches(found)
     assert averages["target_probability"] == pytest.approx(0.6) and averages["kl"] == pytest.approx(3.0)
     assert averages["steps"] == 20

@@ -16,7 +16,7 @@ from interp.memory.editing import multi_layer
 from interp.memory.editing.change import balance_weights
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.multi_layer import tokenise_groups
-from interp.memory.editing.value_search import Found, State, Statements, _flat
+from interp.memory.editing.value_search import SearchState, Statements, ValueSearchResult, _flat
 from interp.memory.editors import memit as memit_file
 from interp.memory.editors import pmet as pmet_file
 
@@ -66,7 +66,7 @@ def planted(request: Any, fresh: Callable[..., Model], monkeypatch: pytest.Monke
     cs = covariances(model, TEXTS, (0, 1, 2), batch_size=8)
     (said,) = tokenise_groups(model, [(FACT,)], CONTEXTS, PRESERVE, "last subject")
     delta = torch.randn(model.d_model, generator=torch.Generator().manual_seed(1))
-    found = [Found({sites[2]: delta}, probability=0.9, kl=0.0, steps=1)]
+    found = [ValueSearchResult({sites[2]: delta}, probability=0.9, kl=0.0, steps=1)]
     monkeypatch.setattr(multi_layer, "search_targets", lambda *_, **__: found)
     monkeypatch.setattr(multi_layer, "measure_and_check", lambda _, edit, *__, **___: edit)
     return Planted(model, cs, said, delta.double()), editor_file, sites[2]
@@ -120,7 +120,7 @@ def test_each_layer_writes_its_share_of_what_is_still_missing(planted: tuple) ->
 def test_pmets_loss_weighs_what_is_said_already_by_a_tenth_and_stops_where_it_is_likely_and_little_else_moved(
     said: bool, nll: float, kl: float, loss: float, stops: bool
 ) -> None:
-    state = State(torch.tensor(nll), torch.tensor(kl), torch.tensor(2.0), said)
+    state = SearchState(torch.tensor(nll), torch.tensor(kl), torch.tensor(2.0), said)
     found, enough = pmet_file.pmet_loss(state, Search(kl=5.0, decay=0.1))
     assert (float(found), enough) == (pytest.approx(loss), stops)
 
@@ -140,5 +140,5 @@ def test_pmets_loss_weighs_what_is_said_already_by_a_tenth_and_stops_where_it_is
 def test_a_search_is_flat_where_the_least_loss_of_fifteen_steps_is_not_a_twentieth_below_the_least_before(
     losses: list[float], nll: float, said: bool, flat: bool
 ) -> None:
-    state = State(torch.tensor(nll), torch.tensor(0.0), torch.tensor(0.0), said)
+    state = SearchState(torch.tensor(nll), torch.tensor(0.0), torch.tensor(0.0), said)
     assert _flat(losses, state, Search(stop=0.05)) is flat

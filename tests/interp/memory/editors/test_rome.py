@@ -15,7 +15,7 @@ from interp.memory import Case, Covariance, Edit, Fact, Query, Search, audit, co
 from interp.memory.editing.change import LowRank, balance_weights, solve_least_change
 from interp.memory.editing.checks import measure_and_check
 from interp.memory.editing.keys import capture_keys_and_values, check_output
-from interp.memory.editing.value_search import State, find_edit_end, search_value, tokenise_statements
+from interp.memory.editing.value_search import SearchState, find_edit_end, search_value, tokenise_statements
 from interp.memory.evaluation.control import make_control
 from interp.memory.facts.fact import extract_answer, last_token_before, last_token_of
 
@@ -203,7 +203,7 @@ def test_a_search_that_runs_out_of_steps_gives_the_best_of_those_that_say_it_or_
     _, (v,) = capture_keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
     seen: list[tuple[bool, float, float]] = []
 
-    def watched(state: State, search: Search) -> tuple[torch.Tensor, bool]:
+    def watched(state: SearchState, search: Search) -> tuple[torch.Tensor, bool]:
         loss = state.nll + search.kl * state.kl + 10.0 * (len(seen) > 70)
         seen.append((state.said, float(loss.detach()), float(state.kl.detach())))
         return loss, False

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from interp.sae import BatchTopK, MatryoshkaBatchTopK
 from interp.sae.architectures.batch_topk import batch_top_k
-from interp.sae.numerics.ranking import Encoder, Exact
+from interp.sae.numerics.ranking import Encoder, ExactRanking
 
 NOBODY = torch.zeros(24, dtype=torch.bool)
 
@@ -24,7 +24,7 @@ def by_one_sort(pre: Tensor, count: int) -> Tensor:
 def largest(pre: Tensor, k: float) -> Tensor:
     """The largest of a batch, dense: its rows through an encoder that changes nothing."""
     same = Encoder(torch.eye(pre.shape[1]), torch.zeros(pre.shape[1]))
-    code = batch_top_k(pre, same, k, Exact())
+    code = batch_top_k(pre, same, k, ExactRanking())
     return torch.zeros_like(pre).index_put((code.rows, code.latents), code.values)
 
 

@@ -111,9 +111,11 @@ def test_a_latent_writes_to_its_own_layer_and_later_ones_and_to_no_earlier():
     assert not bool(written[0, 0].any())
     for layer in (1, 2):
         assert torch.allclose(written[0, layer], 3.0 * clt.decoder(1, layer)[2])
-    with pytest.raises(OutOfRange, match="layer 1 do not write to layer 0"):
+    with pytest.raises(OutOfRange, match="layer 1 do not write to layer 0: they write to layers 1 to 2"):
         clt.decoder(1, 0)
-    with pytest.raises(OutOfRange):
+    with pytest.raises(OutOfRange, match="layer 3 does not exist; this transcoder has layers 0 to 2"):
+        clt.decoder(3, 3)
+    with pytest.raises(OutOfRange, match="they write to layers 0 to 0"):
         made(reach=1).decoder(0, 1)
 
 
@@ -212,7 +214,9 @@ def test_a_saved_one_is_read_as_it_was(tmp_path):
 
 
 def test_what_it_cannot_do_is_refused():
-    with pytest.raises(InvalidArgument, match="multiple of n_layers"):
+    with pytest.raises(
+        InvalidArgument, match="d_sae is 10 and n_layers 3.* give a d_sae of 9 or another multiple of 3"
+    ):
         CrossLayerTranscoder(4, 10, 3)
     with pytest.raises(InvalidArgument, match="resampling restarts latents"):
         train(made(), tensor_source(rows().float()), resampling=Resampling(), progress=False)

@@ -53,5 +53,5 @@ def test_a_penalty_that_does_not_exist_or_lacks_its_target_is_refused() -> None:
         JumpReLU(4, 8, penalty="quadratic")
     with pytest.raises(ValueError, match=r"penalty is 'step' and target_l0 3"):
         JumpReLU(4, 8, target_l0=3)
-    with pytest.raises(ValueError, match="bandwidth is 0"):
+    with pytest.raises(ValueError, match="bandwidth is 0.* a bandwidth above 0 and a threshold of at least 0"):
         JumpReLU(4, 8, bandwidth=0.0)

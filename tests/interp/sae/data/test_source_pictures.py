@@ -29,18 +29,6 @@ from interp.steering import steer
 PICTURES = draw(scenes("test", 8)).images()
 
 
-@pytest.fixture(scope="module")
-def convnet() -> Network:
-    net: Any = load_net(new_net("convnet", small=True))
-    return net
-
-
-@pytest.fixture(scope="module")
-def tower() -> Network:
-    clip: Any = load_net(new_net("clip", small=True))
-    return clip.image
-
-
 @pytest.mark.parametrize("where_from", ["convnet", "tower"])
 def test_an_autoencoder_of_pictures_is_that_of_the_same_rows_given_as_a_tensor(
     where_from: str, request: pytest.FixtureRequest

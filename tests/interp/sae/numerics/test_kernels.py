@@ -38,7 +38,7 @@ def test_kernels_decode_and_differentiate_as_dense_products_do(n: int, k: int, l
     values.requires_grad_()
     rows.requires_grad_()
     truth = torch.zeros(n, latents, device=DEVICE).scatter(1, indices, values) @ rows
-    found = kernels.times_rows(values, indices, rows)
+    found = kernels.kernel_times_rows(values, indices, rows)
     assert torch.allclose(found, truth, atol=1e-5)
     for ours, theirs in zip(*(torch.autograd.grad(y, (values, rows), g) for y in (found, truth)), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)

@@ -14,7 +14,7 @@ GRAPHS: Final = 8
 
 @final
 @dataclass(eq=False)
-class Made:
+class Artifacts:
     """Graphs by name, and files by id, the latest of each."""
 
     graphs: dict[str, AttributionGraph] = field(default_factory=dict)

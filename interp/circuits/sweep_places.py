@@ -11,14 +11,14 @@ from torch import Tensor
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from hooks.network import AnyModel
-from hooks.site import Layered, find_sites
+from hooks.site import LayerSites, find_sites
 from hooks.summary import summarise
 
-Sites: TypeAlias = Layered | Site | str | Iterable[Site | str]
+Sites: TypeAlias = LayerSites | Site | str | Iterable[Site | str]
 
 
 @dataclass(frozen=True)
-class Over:
+class SweepPlaces:
     """The places of a sweep, made by `each_layer`, `each_position`, `each_head` or `each_head_and_position`.
 
     `axes` says what is patched one at a time within a site: "head", "pos", both, or (neither) the site as a whole.
@@ -30,7 +30,7 @@ class Over:
     __repr__ = summarise
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sites, Layered | Site | str):
+        if not isinstance(self.sites, LayerSites | Site | str):
             object.__setattr__(self, "sites", tuple(self.sites))
 
     def find_sites(self, model: AnyModel) -> tuple[Site, ...]:
@@ -41,7 +41,7 @@ class Over:
                 heads.
         """
         asked = self.sites
-        if isinstance(asked, Layered):
+        if isinstance(asked, LayerSites):
             every = model.sites if not isinstance(model, Model) else (asked[i] for i in range(model.n_layers))
             asked = [site for site in every if site.name == asked.name]
         asked = [asked] if isinstance(asked, Site | str) else asked
@@ -77,7 +77,7 @@ class Over:
         return tuple(shape[0] if axis == "head" else n_pos for axis in self.axes)
 
 
-def each_layer(sites: Sites) -> Over:
+def each_layer(sites: Sites) -> SweepPlaces:
     """Patch each site as a whole, all positions at once.
 
     Examples:
@@ -85,10 +85,10 @@ def each_layer(sites: Sites) -> Over:
         >>> each_layer(mlp_out).axes
         ()
     """
-    return Over(sites)
+    return SweepPlaces(sites)
 
 
-def each_position(sites: Sites) -> Over:
+def each_position(sites: Sites) -> SweepPlaces:
     """Patch each site at one token position at a time.
 
     Examples:
@@ -96,10 +96,10 @@ def each_position(sites: Sites) -> Over:
         >>> each_position([resid_pre[3]]).axes
         ('pos',)
     """
-    return Over(sites, ("pos",))
+    return SweepPlaces(sites, ("pos",))
 
 
-def each_head(sites: Sites) -> Over:
+def each_head(sites: Sites) -> SweepPlaces:
     """Patch one head at a time, all positions at once.
 
     Examples:
@@ -107,10 +107,10 @@ def each_head(sites: Sites) -> Over:
         >>> each_head(z).axes
         ('head',)
     """
-    return Over(sites, ("head",))
+    return SweepPlaces(sites, ("head",))
 
 
-def each_head_and_position(sites: Sites) -> Over:
+def each_head_and_position(sites: Sites) -> SweepPlaces:
     """Patch one head at one token position at a time.
 
     Examples:
@@ -118,4 +118,4 @@ def each_head_and_position(sites: Sites) -> Over:
         >>> each_head_and_position(z).axes
         ('head', 'pos')
     """
-    return Over(sites, ("head", "pos"))
+    return SweepPlaces(sites, ("head", "pos"))
