@@ -915,3 +915,13 @@ def test_a_capital_or_border_is_asked_the_other_way_round_of_its_new_object() ->
         asked += 1
         assert query.answer == landmark.entity(case.fact.subject).text and entity.text in query.prompt
     assert asked > 3
+
+
+def test_of_several_values_that_fall_short_the_first_is_named() -> None:
+    from interp.memory.editing.checks import check_targets_likely
+
+    facts = [Fact(name, "{} is", "b", "a") for name in ("Rome", "Oslo", "Bern", "Ulm")]
+    found = [ValueSearchResult({}, p, 0.0, 3) for p in (0.9, 0.3, 0.2, 0.8)]
+    with pytest.raises(EditRefused, match="'Oslo is' reached 'a' with probability 0.300 only"):
+        check_targets_likely(facts, found, "layer 1", Search())
+    check_targets_likely(facts, found, "layer 1", Search(), share=0.5)
