@@ -206,6 +206,7 @@ TYPES: dict[str, dict[str, Type]] = {
     "landmark train": {"model": file, "seed": count, "architecture": text},
     "landmark card": {"card": file, "known": estimate, "known_held_out": estimate},
     "worlds train": {"model": file, "world": text, "seed": count},
+    "worlds guide": {"files": many(file)},
     "worlds rows": {"rows": many(text)},
     "postcard draw": {"sheet": maybe(file), "captions": many(text)},
     "postcard train": {"model": file, "which": text, "seed": count},
