@@ -4,8 +4,9 @@ python benchmarks/text_evolution.py FOLDER [LATENTS]     # of an autoencoder on 
 
 `make workbench` once leaves a dictionary in build/workbench/sae. Bar: for 80 % of 50 latents a text above every real
 one that is at most 2 nats a token less likely than the best real piece; all are read as their own tokens. The texts
-begin as the best pieces of real documents other than those compared with, and evolve in rounds until one is above every
-real text or the rounds are over. It resumes from what it kept in FOLDER/evolved.jsonl.
+begin as the best pieces of real documents other than those compared with, and evolve in rounds until one is above
+every real text or the rounds are over. It resumes from what it kept in FOLDER/evolved.jsonl. With 0 latents it only
+measures how much context they need.
 """
 
 import json
@@ -38,6 +39,8 @@ from interp.visualisation.writer import Writer  # noqa: E402
 
 LENGTH, STEPS, ROUNDS, TEXTS, RANDOM, SEED = 16, 10, 4, 300, 10, 0
 CHILDREN, CHOICES, BEGIN, PIECES, LATENTS = 16, 64, 8, 32, 50
+RESULTS = Path(__file__).parent / "results" / "text_evolution.json"
+REACH = "what the best real pieces of so many tokens reach alone, of the greatest in its own context"
 WEIGHTS = tuple(10 ** (-1.5 + 2 * i / 7) for i in range(8))
 """λ from .03 to 3: at the texts that are as likely as real pieces, not at the likeliest of all."""
 
@@ -54,6 +57,10 @@ def main(folder: Path, n: int) -> None:
     assert sae.site is not None
     chosen = live(model, sae, texts, LATENTS)
     reach = reach_of_pieces(model, [along(sae.direction(latent)) for latent in chosen], texts)
+    if n == 0:
+        before = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if RESULTS.is_file() else {}
+        print(write("text_evolution", "python benchmarks/text_evolution.py FOLDER 0", before | {REACH: reach}))
+        return
     wanted = [along(sae.direction(latent)) for latent in chosen[:n]]
     random = [along(random_direction(model, sae.site, seed)) for seed in range(RANDOM)]
     rest = [one for pair in zip_longest(wanted, random) for one in pair if one is not None][len(rows) :]
@@ -74,7 +81,7 @@ def main(folder: Path, n: int) -> None:
         "the same of random directions, alone": share([row["exceeds alone"] for row in drawn]),
         "the texts it begins from": share([row["begins above"] for row in ours]),
         "the same of random directions, begun": share([row["begins above"] for row in drawn]),
-        "what the best real pieces of so many tokens reach alone, of the greatest in its own context": reach,
+        REACH: reach,
         "likely enough at all": share([row["likely"] for row in ours]),
         "read as their own tokens": share([row["read again"] for row in rows]),
         "rows": rows,
