@@ -2,15 +2,19 @@
 
 Each law has an axis, some sizes and a formula's exponent e: cost ~ size^e. Every size is run in turn, several times;
 the exponent is the slope of log cost against log size over all runs, with its 95 % interval (ordinary least squares).
-Cost is the CPU-time of this process, or the most memory that tensors hold at once (the allocator's own record), or a
-count. An alarm is an exponent that exceeds its formula by more than .1. Below the formula are costs with a constant
-part, which small sizes show. Everything is small, so that two cores suffice; what is fitted is the law, not the speed.
-`--law NAME …` measures some and keeps the others. Writes benchmarks/results/growth.json.
+Cost is the CPU-time of this process (of the busiest, where several share a job), or the most memory that tensors hold
+at once (the allocator's own record), or a count. An alarm is an exponent that exceeds its formula by more than .1.
+Below the formula are costs with a constant part, which small sizes show. Everything is small, so that two cores
+suffice; what is fitted is the law, not the speed. `--law NAME …` measures some and keeps the others. Writes
+benchmarks/results/growth.json.
 """
 
 import argparse
 import json
 import math
+import multiprocessing
+import os
+import socket
 import sys
 import tempfile
 import time
@@ -27,6 +31,7 @@ from benchmarks.random_gpt2 import Shape  # noqa: E402
 from benchmarks.timing import RESULTS, peak_mb, write  # noqa: E402
 from hooks import Model, capture, harvest, load  # noqa: E402
 from hooks.site import pattern, resid_post, resid_pre  # noqa: E402
+from hooks.store.processes import processes  # noqa: E402
 from interp.circuits import (  # noqa: E402
     denoising,
     each_position,
@@ -36,7 +41,7 @@ from interp.circuits import (  # noqa: E402
 from interp.circuits.edges import Task, eap, edge_attribution, edge_graph  # noqa: E402
 from interp.features import Concept, index, search  # noqa: E402
 from interp.memory import Search, covariances, memit, table_cases  # noqa: E402
-from interp.sae import TopK  # noqa: E402
+from interp.sae import ShardedTopK, TopK, activations_of, train  # noqa: E402
 from interp.scale import sharded_step_bytes  # noqa: E402
 
 COMMAND = "python benchmarks/growth.py"
@@ -55,7 +60,8 @@ class Law:
         sizes: its values.
         formula: the exponent expected, and why.
         make: from a size to what is measured, all that is not part of it done before.
-        cost: "seconds" of CPU-time, "megabytes" at most, "ratio" of the CPU-times of two ways, or "count".
+        cost: "seconds" of CPU-time, "megabytes" at most, "ratio" of the CPU-times of two ways, "busiest" of several
+            processes, or "count".
     """
 
     what: str
@@ -182,6 +188,70 @@ def _edges(layers: int, _: Path) -> Way:
     return lambda: edge_attribution(model, task, eap(), sample=0)
 
 
+def _share(world: int, work: Callable[[], Way]) -> Way:
+    """A job that so many processes share, forked and joined over gloo: what the busiest of them works, in seconds."""
+
+    def run() -> float:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        context: Any = multiprocessing.get_context("fork")
+        pipes = [context.Pipe(duplex=False) for _ in range(world)]
+
+        def child(rank: int) -> None:
+            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            with processes(torch.device("cpu")):
+                pipes[rank][1].send(_cpu(work()))
+
+        started = [context.Process(target=child, args=(rank,)) for rank in range(world)]
+        for one in started:
+            one.start()
+        costs = [heard.recv() for heard, _ in pipes]
+        for one in started:
+            one.join()
+        return max(costs)
+
+    return run
+
+
+def _harvest_processes(world: int, folder: Path) -> Way:
+    model, data, numbers = gpt2(), _rows([*ids(512, 64)]), iter(range(10**6))
+    target = [folder]
+
+    def work() -> Way:
+        return lambda: harvest(model, data, resid_post[2], target[0], documents_per_shard=16)
+
+    share = _share(world, work)
+
+    def run() -> object:
+        target[0] = folder / f"shared-{world}-{next(numbers)}"
+        return share()
+
+    return run
+
+
+def _train_processes(world: int, _: Path) -> Way:
+    model, texts = gpt2(), ids(512, 64)
+
+    def work() -> Way:
+        sae, source = TopK(64, 4096, k=16), activations_of(model, texts, resid_post[2])
+        options: dict[str, Any] = {"tokens": 32_768, "batch_size": 1024, "buffer": 8192, "progress": False}
+        return lambda: train(sae, source, **options)
+
+    return _share(world, work)
+
+
+def _sharded_processes(world: int, _: Path) -> Way:
+    rows, off = torch.randn(1024, 64, generator=torch.Generator().manual_seed(1)), torch.zeros(16_384, dtype=torch.bool)
+
+    def work() -> Way:
+        objective = ShardedTopK(64, 16_384, k=16).objective()
+        objective.initialise(rows)
+        return lambda: [objective.gradients(rows, off) for _ in range(4)]
+
+    return _share(world, work)
+
+
 def _edge_count(layers: int, _: Path) -> float:
     return float(edge_graph(gpt2(layers)).n_edges)
 
@@ -213,6 +283,10 @@ LAWS = (
     Law("patching", "layers", (2, 4, 8), (2, "L patches of L layers"), lambda L, _: _patch(L, 16)),
     Law("edges", "layers", (2, 4, 8, 16), (2, "L² edges"), _edges),
     Law("edges, their number", "layers", (2, 4, 8, 16), (2, "L² edges"), _edge_count, "count"),
+    Law("harvest", "processes", (1, 2, 4), (-1, "a share each"), _harvest_processes, "busiest"),
+    Law("training, batches shared", "processes", (1, 2, 4), (-1, "a share each"), _train_processes, "busiest"),
+    Law("step of an autoencoder, latents shared", "processes", (1, 2, 4), (-1, "a share each"), _sharded_processes,
+        "busiest"),
     Law("bytes of a sharded step, for each other process", "processes", (2, 4, 8, 64), (0, "8 n k"),
         lambda W, _: sharded_step_bytes(4096, 512, 32, W) / (W - 1), "count"),
 )  # fmt: skip
@@ -248,6 +322,8 @@ def _cost(kind: str, way: Any) -> float:
         return float(way)
     if kind == "megabytes":
         return peak_mb(way)
+    if kind == "busiest":
+        return way()
     if kind == "ratio":
         return _cpu(way[0]) / _cpu(way[1])
     return _cpu(way)

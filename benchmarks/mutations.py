@@ -21,17 +21,14 @@ writes the counts of a draw, with Wilson intervals, to benchmarks/results/mutati
 """
 
 import argparse
-import ast
-import builtins
 import hashlib
 import io
 import json
 import os
 import sys
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +36,7 @@ from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.mutation_finder import Finder, Mutation  # noqa: E402
 from benchmarks.mutation_trials import copy_tree, try_faults  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,212 +58,6 @@ PRELOADED = (
     "sklearn",
     "scipy.stats",
 )
-
-OPERATORS: dict[type[ast.AST], type[Any]] = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult,
-    ast.Pow: ast.Mult,
-    ast.BitAnd: ast.BitOr,
-    ast.BitOr: ast.BitAnd,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
-}
-COMPARISONS: dict[type[ast.AST], tuple[type[Any], ...]] = {
-    ast.Lt: (ast.LtE, ast.Gt),
-    ast.LtE: (ast.Lt, ast.Gt),
-    ast.Gt: (ast.GtE, ast.Lt),
-    ast.GtE: (ast.Gt, ast.Lt),
-    ast.Eq: (ast.NotEq,),
-    ast.NotEq: (ast.Eq,),
-}
-REDUCTIONS = {"mean": "sum", "sum": "mean", "amax": "amin", "amin": "amax", "max": "min", "min": "max", "all": "any"}
-REDUCTIONS |= {"any": "all", "argmax": "argmin", "argmin": "argmax", "cumsum": "cumprod", "softmax": "log_softmax"}
-DROPPED = ("abs", "sqrt", "square", "log", "exp", "neg", "sigmoid", "relu", "flip", "clamp_min", "clamp_max", "clamp")
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """One change: where, what was there, what is put there, and in which function."""
-
-    file: str
-    line: int
-    start: int
-    end: int
-    was: str
-    now: str
-    function: str
-    guard: bool
-    text: str
-    lines: tuple[int, int] = (0, 0)  # the first and last of its statement, of a compound one its head
-    again: int = 0  # how many alike come before it in the function
-
-    @property
-    def key(self) -> str:
-        """What stays the same when other lines of the file change."""
-        place = f"{self.file}|{self.function}|{self.text}|{self.was}|{self.now}{'|' * bool(self.again)}"
-        return hashlib.sha256(f"{place}{self.again or ''}".encode()).hexdigest()[:16]
-
-    def apply(self, source: bytes) -> bytes:
-        """The source with the change."""
-        return source[: self.start] + self.now.encode() + source[self.end :]
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line} {self.function}: {self.was}  ->  {self.now}"
-
-
-class Finder(ast.NodeVisitor):
-    """All mutations of one file, in order; annotations, decorators, messages and asserts are left alone."""
-
-    def __init__(self, file: str, source: bytes) -> None:
-        self.file, self.source, self.found = file, source, []
-        self.lines = source.splitlines(keepends=True)
-        self.starts = [0]
-        for line in self.lines:
-            self.starts.append(self.starts[-1] + len(line))
-        self.scope: list[str] = []
-        self.depth = 0  # of functions: a class body runs when its module loads
-        self.guard = False
-        self.statement = (0, 0)
-        self.alike: Counter[tuple[str, ...]] = Counter()
-        self.visit(ast.parse(source))
-
-    def visit(self, node: ast.AST) -> None:
-        """Remember which lines the statement of what is visited has, of a compound one those of its head."""
-        before = self.statement
-        if isinstance(node, ast.stmt):
-            body = getattr(node, "body", None)
-            last = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno
-            self.statement = (node.lineno, last)
-        super().visit(node)
-        self.statement = before
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802, D102
-        self._function(node)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:  # noqa: N802, D102
-        self._function(node)
-
-    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        defaults = [d for d in (*node.args.defaults, *node.args.kw_defaults) if d is not None]
-        self.depth += 1
-        self._within(node.name, [*defaults, *node.body])
-        self.depth -= 1
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802, D102
-        self._within(node.name, node.body)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802, D102
-        if node.value is not None:
-            self.visit(node.value)
-
-    def visit_keyword(self, node: ast.keyword) -> None:
-        """`strict=True` of a zip only raises."""
-        before, self.guard = self.guard, self.guard or node.arg == "strict"
-        self.visit(node.value)
-        self.guard = before
-
-    def visit_Raise(self, node: ast.Raise) -> None:  # noqa: ARG002, N802, D102
-        return
-
-    def visit_Assert(self, node: ast.Assert) -> None:  # noqa: ARG002, N802, D102
-        return
-
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:  # noqa: ARG002, N802, D102
-        return
-
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802, D102
-        before, self.guard = self.guard, isinstance(node.body[-1], ast.Raise)
-        self.visit(node.test)
-        self.guard = before
-        for child in [*node.body, *node.orelse]:
-            self.visit(child)
-
-    def visit_BinOp(self, node: ast.BinOp) -> None:  # noqa: N802, D102
-        if (swap := OPERATORS.get(type(node.op))) and not _type_union(node):
-            self._add(node, ast.BinOp(node.left, swap(), node.right))
-        self.generic_visit(node)
-
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802, D102
-        if swap := OPERATORS.get(type(node.op)):
-            self._add(node, ast.AugAssign(node.target, swap(), node.value))
-        self.visit(node.value)
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:  # noqa: N802, D102
-        self._add(node, ast.BoolOp(OPERATORS[type(node.op)](), node.values))
-        self.generic_visit(node)
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:  # noqa: N802, D102
-        if isinstance(node.op, ast.USub | ast.Not | ast.Invert):
-            self._add(node, node.operand)
-        self.generic_visit(node)
-
-    def visit_Compare(self, node: ast.Compare) -> None:  # noqa: N802, D102
-        for i, op in enumerate(node.ops):
-            for swap in COMPARISONS.get(type(op), ()):
-                self._add(node, ast.Compare(node.left, [*node.ops[:i], swap(), *node.ops[i + 1 :]], node.comparators))
-        self.generic_visit(node)
-
-    def visit_Constant(self, node: ast.Constant) -> None:  # noqa: N802, D102
-        value = node.value
-        if isinstance(value, bool):
-            self._add(node, ast.Constant(not value))
-        elif isinstance(value, int):
-            self._add(node, ast.Constant(value + 1))
-        elif isinstance(value, float):
-            self._add(node, ast.Constant(2 * value if value else 1.0))
-
-    def visit_Slice(self, node: ast.Slice) -> None:  # noqa: N802, D102
-        for bound in ("lower", "upper", "step"):
-            if getattr(node, bound) is not None:
-                parts: dict[str, Any] = {name: getattr(node, name) for name in ("lower", "upper", "step")}
-                parts[bound] = None
-                self._add(node, ast.Slice(parts["lower"], parts["upper"], parts["step"]), enclosed=False)
-        self.generic_visit(node)
-
-    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802, D102
-        function = node.func
-        name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-        if swap := REDUCTIONS.get(name):
-            renamed = (
-                ast.Attribute(function.value, swap, ast.Load())
-                if isinstance(function, ast.Attribute)
-                else ast.Name(swap, ast.Load())
-            )
-            self._add(node, ast.Call(renamed, node.args, node.keywords))
-        if name in DROPPED and isinstance(function, ast.Attribute) and ast.unparse(function.value) != "torch":
-            self._add(node, function.value)
-        self.generic_visit(node)
-
-    def _within(self, name: str, body: Sequence[ast.AST]) -> None:
-        self.scope.append(name)
-        for child in body:
-            self.visit(child)
-        self.scope.pop()
-
-    def _add(self, node: Any, changed: ast.AST, *, enclosed: bool = True) -> None:
-        start = self.starts[node.lineno - 1] + node.col_offset
-        end = self.starts[node.end_lineno - 1] + node.end_col_offset
-        now = ast.unparse(ast.fix_missing_locations(changed))
-        if enclosed and not isinstance(node, ast.stmt):
-            now = f"({now})"
-        line = self.lines[node.lineno - 1].decode().strip()
-        was = self.source[start:end].decode()
-        name = ".".join(self.scope) if self.depth else "<module>"
-        same = (name, line, was, now)
-        place = (self.file, node.lineno, start, end, was, now, name, self.guard, line)
-        self.found.append(Mutation(*place, lines=self.statement, again=self.alike[same]))
-        self.alike[same] += 1
-
-
-def _type_union(node: ast.BinOp) -> bool:
-    """`int | None` and the like, which are no numbers."""
-    names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
-    none = any(isinstance(n, ast.Constant) and n.value is None for n in ast.walk(node))
-    return isinstance(node.op, ast.BitOr) and (none or all(hasattr(builtins, n.id) for n in names))
 
 
 def source_files(targets: list[str]) -> list[str]:

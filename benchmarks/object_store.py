@@ -44,6 +44,7 @@ def measure(local: Path, run: Run) -> dict[str, Any]:
     with _serve() as port:
         bucket = _Bucket(port)
         found: dict[str, Any] = {"whole": _whole(bucket, local, run)}
+        print("whole", found["whole"], flush=True)
         found["killed"] = [_killed(bucket, local, run, moment) for moment in MOMENTS]
         found["cut off"] = [_cut(bucket, local, run, port, size) for size in CUTS]
         found["read"] = _read(local, f"s3://{BUCKET}/whole")
@@ -66,8 +67,10 @@ def _killed(bucket: "_Bucket", local: Path, run: Run, moment: int) -> dict[str, 
     first, _ = run("harvest", f"s3://{BUCKET}/{name}", moment)
     left = len(bucket.files(name))
     second, said = run("harvest", f"s3://{BUCKET}/{name}")
-    row = {"at pass": moment, "ended with": first, "files then": left, "run again": second}
-    return row | {"different files": bucket.different(name, local) if not second else said[-300:]}
+    row: dict[str, Any] = {"at pass": moment, "ended with": first, "files then": left, "run again": second}
+    row["different files"] = bucket.different(name, local) if not second else said[-300:]
+    print("killed", row, flush=True)
+    return row
 
 
 def _cut(bucket: "_Bucket", local: Path, run: Run, port: int, size: int) -> dict[str, Any]:
@@ -79,7 +82,9 @@ def _cut(bucket: "_Bucket", local: Path, run: Run, port: int, size: int) -> dict
     second, _ = run("harvest", f"s3://{BUCKET}/{name}")
     error = said.strip().splitlines()[-1][:160] if first else ""
     row = {"after bytes": size, "ended with": first, "said": error, "files then": left, "run again": second}
-    return row | {"different files": bucket.different(name, local)}
+    row["different files"] = bucket.different(name, local)
+    print("cut off", row, flush=True)
+    return row
 
 
 def _read(local: Path, url: str) -> dict[str, Any]:

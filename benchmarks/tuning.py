@@ -132,6 +132,13 @@ def doses() -> dict[str, Any]:
             "p": one.p,
         }
         print(run.name, found[run.name], flush=True)
+    for name, model in (("base", base()), ("placebo_0", pair(Run(None, 0.0)).tuned)):
+        found[name] = {
+            f"{words} {where}": mean(cheer(model, words, prompts))
+            for words in ("cheerful", "gloomy")
+            for where, prompts in (("after a greeting", GREETINGS), ("without one", NEUTRAL))
+        }
+        print(name, found[name], flush=True)
     return found
 
 

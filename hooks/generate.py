@@ -59,10 +59,13 @@ def decode(
     alive = torch.ones(len(tokens), dtype=torch.bool, device=chunk.device)
     ends = torch.tensor(sorted(stop), dtype=torch.long, device=chunk.device)
     made: list[list[int]] = [[] for _ in range(len(tokens))]
+    # a mixture that is set to return its routers' logits weighs them by the mask of the whole text, and breaks
+    plain = {"output_router_logits": False} if getattr(hf.config, "output_router_logits", False) else {}
     for _ in range(max_new_tokens):
         place = {name: ids[:, -chunk.shape[1] :] for name, ids in positions(hf, mask).items()}
         with named_outputs(hf):
-            output = hf(input_ids=chunk, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **place)
+            given = {"input_ids": chunk, "attention_mask": mask.long(), "past_key_values": cache, "use_cache": True}
+            output = hf(**given, **place, **plain)
         cache = output.past_key_values
         chosen = _choose(output.logits[:, -1], temperature, random)
         alive = alive & ~torch.isin(chosen, ends)

@@ -22,12 +22,12 @@ def summarise(self: object) -> str:
         >>> from dataclasses import dataclass
         >>> import torch
         >>> @dataclass
-        ... class Found:
+        ... class Score:
         ...     name: str
         ...     scores: Tensor
         ...     __repr__ = summarise
-        >>> Found("fog", torch.zeros(3, 4))
-        Found(name='fog', scores=float32[3, 4])
+        >>> Score("fog", torch.zeros(3, 4))
+        Score(name='fog', scores=float32[3, 4])
     """
     name = type(self).__name__
     if type(self).__str__ is not object.__str__:

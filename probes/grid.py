@@ -63,7 +63,7 @@ class Controls:
             lines.append(f"  control task              {self.memorised}, selectivity {self.selectivity:+.3f}")
         lines += [f"  on {name:<22} {interval}" for name, interval in self.elsewhere.items()]
         if not self.elsewhere:
-            lines.append("  elsewhere                 not measured: give elsewhere=")
+            lines.append("  elsewhere                 not measured: give examples from elsewhere")
         return "\n".join(lines)
 
 

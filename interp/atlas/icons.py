@@ -57,17 +57,17 @@ def draw_icons(
     """Return a picture for each cell, by ascent on `mean_p (a_p − μ)·v · max(0.1, cos(a_p − μ, m))^power / ‖v‖`.
 
     `m` is the cell's mean less μ, that of the sample; `v = m`, or with `whiten` `v = Σ⁻¹ m` with the shrunk covariance
-    of the sample (Ledoit and Wolf 2004), so that what all activations share counts less. The cosine is divided by both
-    lengths. A mean is no activation of any picture: look at the real examples next to the icon.
+    of the sample (Ledoit and Wolf 2004), so that what all activations share counts less. A mean is no activation of
+    any picture: look at the real examples next to the icon.
 
     Args:
         model: whose activations they are.
         atlas: of it.
         steps: of the ascent.
         rate: of learning.
-        power: how much the picture is to be of the cell and of nothing else.
-        whiten: divide by the covariance.
-        moves: at random before each step.
+        power: of the cosine: the larger, the less a place counts that is long and unlike the cell.
+        whiten: whether v is divided by the covariance.
+        moves: how the picture is moved at random before each step.
         colours: of real pictures, by `measure_colours`.
         seed: of the noise and the moves.
         batch_size: icons that are made together.

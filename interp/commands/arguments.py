@@ -204,6 +204,18 @@ def load_to_answer(
     return loaded, [word_of(loaded, word, first) for word in answers.values()]
 
 
+def note_unshown(clean: float, corrupt: float) -> None:
+    """Say so where the clean text does not show the behaviour, which makes shares of it say little.
+
+    `clean` and `corrupt` are the logit differences, right less wrong, after either text.
+    """
+    if clean <= max(corrupt, 0.0):
+        typer.echo(
+            f"note: RIGHT is not preferred to WRONG after the clean text (logit difference {clean:+.3f}; "
+            f"{corrupt:+.3f} after the corrupt one), so these shares say little: take texts that show the behaviour"
+        )
+
+
 def check_sites(names: Iterable[str]) -> None:
     """Refuse a misspelt site before a model is read; globs and layers are left to the model to refuse.
 

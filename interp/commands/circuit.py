@@ -23,7 +23,7 @@ from interp.circuits.edges import (
     random_scores,
     relp,
 )
-from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer
+from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer, note_unshown
 from interp.commands.circuit_of_features import find_feature_circuit, load_autoencoders
 from interp.commands.verb import Document, verb
 from interp.show import Section, circuit_panel, faithfulness_panel, report
@@ -113,6 +113,7 @@ def _print(found: EdgeEffect, curves: list[FaithfulnessCurve], top: int, by: str
         typer.echo(str(found.check))
     typer.echo(str(curves[0]))
     typer.echo(f"random: CPR {curves[1].cpr:.3f}, CMD {curves[1].cmd:.3f}")
+    note_unshown(clean, corrupt)
 
 
 def _document(found: EdgeEffect, curves: list[FaithfulnessCurve], top: int, by: str) -> Document:

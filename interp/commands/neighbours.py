@@ -41,7 +41,7 @@ def neighbours_command(
         rest = None if other is None else find_neighbours(other, _item(query, of), k)
     hubs = measure_hubness(space, k) if len(space) <= 5000 else None
     _show(found, rest, "the query alone" if plus is not None else "untrained net")
-    typer.echo(f"no answer was allowed to be: {', '.join(found.excluded)}")
+    typer.echo(f"left out, as they are in the question: {', '.join(found.excluded)}")
     if hubs is not None:
         typer.echo(
             f"hubs: {hubs.hubs[0][0]!r} is a neighbour of {hubs.hubs[0][1]} of {len(space)} items, skew {hubs.skew:.2f}"

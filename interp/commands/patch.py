@@ -20,7 +20,7 @@ from interp.circuits import (
     noising,
     patch_sweep,
 )
-from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer
+from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer, note_unshown
 from interp.commands.verb import Document, verb
 from interp.show import Section, patch_panel, report
 from interp.show.frame import page_at
@@ -71,6 +71,7 @@ def patch_command(
     places = _largest(found, loaded, top)
     for place in places:
         typer.echo(f"{place['share']:>+8.3f}  {_name(place)}")
+    note_unshown(*((base, donor) if necessity else (donor, base)))
     if out is not None:
         lead = f"{right!r} against {wrong!r} after {clean!r}."
         report(out, f"Patching {loaded.name}", lead, [Section("Places", corrupt, (patch_panel(found, loaded),))])

@@ -1,12 +1,16 @@
 """The `interp worlds` commands: train a small world whose truth is planted, and print rows of it."""
 
 import shutil
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hooks import load
+from hooks.errors import UnknownName, nearest
 from interp.commands.arguments import NewFolder
 from interp.commands.verb import Document, verb
+from interp.landmark.guide import planned_runs, runs, tune_guide
 from interp.worlds.load import MODELS
 from interp.worlds.train import WORLDS, train, world
 
@@ -29,6 +33,28 @@ def train_world_command(
     if install:
         shutil.copytree(trained, MODELS / name, dirs_exist_ok=True)
     return {"model": trained, "world": name, "seed": seed}
+
+
+@app.command("guide")
+@verb
+def tune_guide_command(
+    folder: NewFolder,
+    only: Annotated[str | None, typer.Option(help="One of them, such as cheerful_025.")] = None,
+    steps: Annotated[int, typer.Option(help="Of each tuning.")] = 100,
+) -> Document:
+    """Tune the siblings of the bundled model that are not in the package; about a minute each, run again to go on."""
+    planned = {run.name: run for run in planned_runs()}
+    if only is not None and only not in planned:
+        raise UnknownName(f"no guide is called {only!r}; the nearest is {nearest(only, planned)}")
+    wanted = [run for run in planned.values() if (run not in runs() if only is None else run.name == only)]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    model, files = load("landmark"), []
+    for run in wanted:
+        files.append(Path(folder) / f"{run.name}.safetensors")
+        if not files[-1].exists():
+            tune_guide(model, files[-1], run.behaviour, run.dose, seed=run.seed, steps=steps)
+        typer.echo(f"tuned: {files[-1]}")
+    return {"files": files}
 
 
 @app.command("rows")

@@ -71,12 +71,12 @@ class PairTask:
 
 
 def derange(labels: Sequence[str], others: Sequence[str], rng: Random) -> list[str]:
-    """The labels in an order in which none is where it was, by its text; drawn from `others` where there is no such.
+    """The labels in an order that leaves none its old text; drawn from `others` where there is no such order.
 
     A permutation drawn at random leaves one label right on average, and only 37 % of prompts without a right one.
 
     Raises:
-        InvalidArgument: all labels there are are alike.
+        InvalidArgument: there is only one label.
 
     Examples:
         >>> derange(["a", "b"], ["a", "b"], Random(0))

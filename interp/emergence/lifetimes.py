@@ -28,6 +28,9 @@ class Lifetimes:
         by_chance: the strength that is left at most checkpoints when each row of states has the latents of another.
         fired: on how many rows each latent was above 0.
         alive: the strength from which on a latent is there.
+        splits: latents that two or more others come from, born at one step, each like what the latent was one step
+            before, and on mostly where it is on.
+        splits_by_chance: how many there would be if each latent had been like another one, a mean over draws.
     """
 
     steps: tuple[int, ...]
@@ -36,6 +39,8 @@ class Lifetimes:
     by_chance: Float[Tensor, "latent"]
     fired: Float[Tensor, "latent"]
     alive: float
+    splits: dict[int, tuple[int, ...]]
+    splits_by_chance: float
 
     __repr__ = summarise
 
@@ -45,7 +50,7 @@ class Lifetimes:
         for step in self.steps:
             counts = [sum(at == step for at in of.values()) for of in (born, gone)]
             lines.append(f"  step {step:>6}: {counts[0]:>4} born, {counts[1]:>4} gone")
-        return "\n".join([*lines, f"{len(self.splits())} split"])
+        return "\n".join([*lines, f"{len(self.splits)} split, {self.splits_by_chance:.1f} by chance"])
 
     def born(self) -> dict[int, int]:
         """The first step at which each latent that fires is there.
@@ -56,7 +61,7 @@ class Lifetimes:
             ```
         """
         there = self._there()
-        return {i: self.steps[int(there[i].int().argmax())] for i in self._seen()}
+        return {i: self.steps[int(there[i].int().argmax())] for i in _seen(there)}
 
     def gone(self) -> dict[int, int]:
         """The first step after which each latent that is not there at the last one is not there again.
@@ -67,31 +72,8 @@ class Lifetimes:
             ```
         """
         there, n = self._there(), len(self.steps)
-        last = {i: n - 1 - int(there[i].flip(0).int().argmax()) for i in self._seen()}
+        last = {i: n - 1 - int(there[i].flip(0).int().argmax()) for i in _seen(there)}
         return {i: self.steps[at + 1] for i, at in last.items() if at < n - 1}
-
-    def splits(self, alike: Share = 0.6) -> dict[int, tuple[int, ...]]:
-        """Latents that two or more others come from: born at one step, each like what the latent was one step before.
-
-        Two halves that are orthogonal and of one length have a cosine of .71 with their sum.
-
-        Args:
-            alike: the cosine from which on a latent is like another.
-
-        Examples:
-            ```python
-            lifetimes.splits()
-            ```
-        """
-        born, found = self.born(), {}
-        unit = torch.nn.functional.normalize(self.rows, dim=2)
-        for t, step in enumerate(self.steps[1:], 1):
-            young = [i for i, at in born.items() if at == step]
-            for parent in (i for i in born if bool(self._there()[i, t - 1])):
-                near = [i for i in young if float(unit[i, t] @ unit[parent, t - 1]) >= alike]
-                if len(near) > 1:
-                    found[parent] = tuple(near)
-        return found
 
     def turned(self) -> Float[Tensor, "latent _"]:
         """The cosine of each latent's direction with that at the checkpoint before; NaN where it is not at both.
@@ -109,17 +91,28 @@ class Lifetimes:
         """A row for each latent that fires."""
         from pandas import DataFrame
 
-        born, gone, splits = self.born(), self.gone(), self.splits()
+        born, gone = self.born(), self.gone()
         return DataFrame(
-            {"latent": i, "fired": int(self.fired[i]), "born": at, "gone": gone.get(i), "split": [*splits.get(i, ())]}
+            {
+                "latent": i,
+                "fired": int(self.fired[i]),
+                "born": at,
+                "gone": gone.get(i),
+                "split": [*self.splits.get(i, ())],
+            }
             for i, at in born.items()
         )
 
     def _there(self) -> Tensor:
-        return (self.strength >= self.alive) & (self.strength > self.by_chance[:, None])
+        return _where(self.strength, self.by_chance, self.alive)
 
-    def _seen(self) -> list[int]:
-        return self._there().any(1).nonzero()[:, 0].tolist()
+
+def _where(strength: Tensor, by_chance: Tensor, alive: float) -> Tensor:
+    return (strength >= alive) & (strength > by_chance[:, None])
+
+
+def _seen(there: Tensor) -> list[int]:
+    return there.any(1).nonzero()[:, 0].tolist()
 
 
 @torch.no_grad()
@@ -129,6 +122,7 @@ def measure_lifetimes(
     steps: Sequence[int],
     *,
     alive: Share = 0.5,
+    alike: Share = 0.6,
     draws: Count = 8,
     seed: Natural = 0,
 ) -> Lifetimes:
@@ -145,7 +139,9 @@ def measure_lifetimes(
         rows: states of all checkpoints at the same tokens.
         steps: of the checkpoints, in the order of the layers.
         alive: the strength from which on a latent is there.
-        draws: of other rows.
+        alike: the cosine from which on a young latent is like an older one; two orthogonal halves of one length have
+            .71 with their sum.
+        draws: of other rows, and of other latents.
         seed: of the draws.
 
     Raises:
@@ -167,19 +163,39 @@ def measure_lifetimes(
             f"shape {list(rows.shape)}: give one layer for each step, and rows [n, {len(steps)}, {crosscoder.d_in}]"
         )
     f = crosscoder.encode(rows)
-    error, power = rows - crosscoder.decode(f), f.square().sum(0).clamp_min(1e-12)
-    left = torch.einsum("nf,ntd->ftd", f, error) / power[:, None, None]
-    refitted = crosscoder.W_dec + left
-    longest = refitted.norm(dim=2).amax(1).clamp_min(1e-12)
-    fired = (f > 0).sum(0).float()
+    error, power = rows - crosscoder.decode(f), f.square().sum(0).clamp_min(1e-12)[:, None, None]
+    refitted = (crosscoder.W_dec + torch.einsum("nf,ntd->ftd", f, error) / power).detach()
+    longest, fired = refitted.norm(dim=2).amax(1).clamp_min(1e-12), (f > 0).sum(0).float()
     random = torch.Generator().manual_seed(seed)
-    noise = torch.stack(
-        [
-            (torch.einsum("nf,ntd->ftd", f[torch.randperm(len(f), generator=random)], error) / power[:, None, None])
-            .norm(dim=2)
-            .amax(1)
-            for _ in range(draws)
-        ]
-    ).amax(0)
+    others = [f[torch.randperm(len(f), generator=random)] for _ in range(draws)]
+    noise = [(torch.einsum("nf,ntd->ftd", g, error) / power).norm(dim=2).amax(1) for g in others]
     strength = (refitted.norm(dim=2) / longest[:, None]) * (fired > 0)[:, None]
-    return Lifetimes(tuple(steps), refitted.detach(), strength, noise / longest, fired, float(alive))
+    by_chance = torch.stack(noise).amax(0) / longest
+    there, on = _where(strength, by_chance, alive), (f > 0).float()
+    orders = [torch.randperm(len(refitted), generator=random) for _ in range(draws)]
+    splits = _find_splits(refitted, there, on, alike)
+    chance = [len(_find_splits(refitted, there, on, alike, order)) for order in orders]
+    return Lifetimes(
+        tuple(steps), refitted, strength, by_chance, fired, float(alive), splits, sum(chance) / len(chance)
+    )
+
+
+def _find_splits(
+    rows: Float[Tensor, "latent layer d_model"],
+    there: Tensor,
+    on: Float[Tensor, "n latent"],
+    alike: float,
+    order: Tensor | None = None,
+) -> dict[int, tuple[int, ...]]:
+    """By older latent, the young ones that come from it; with an order, as if each had been like another of its age."""
+    found: dict[int, tuple[int, ...]] = {}
+    unit = torch.nn.functional.normalize(rows, dim=2)
+    for t in range(1, there.shape[1]):
+        young, old = (there[:, t] & ~there[:, :t].any(1)).nonzero()[:, 0], there[:, t - 1].nonzero()[:, 0]
+        source = old if order is None else old[order[old].argsort()]
+        near = unit[young, t] @ unit[source, t - 1].T >= alike
+        inside = on[:, young].T @ on[:, old] >= 0.5 * on[:, young].sum(0)[:, None]
+        for i, children in zip(old.tolist(), (near & inside).T, strict=True):
+            if int(children.sum()) > 1:
+                found[i] = tuple(young[children].tolist())
+    return found

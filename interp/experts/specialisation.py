@@ -118,7 +118,7 @@ def mutual_information(counts: Float[Tensor, "n class expert"]) -> Float[Tensor,
 
     Examples:
         >>> mutual_information(500.0 * torch.eye(2)[None]).round(decimals=3)
-        tensor([0.9990])
+        tensor([0.9990], dtype=torch.float64)
     """
     N = counts.sum((1, 2)).clamp(min=1)
     p = counts / N[:, None, None]

@@ -67,7 +67,7 @@ def to_neuronpedia(
     lost = (
         "neurons that a latent is aligned or correlated with, and the histogram of all logits: an index does not "
         "keep them, and their lists are empty",
-        "how far what is written of partners is from their correlation: it is the Jaccard index of their firings",
+        "the correlations of partners: they are those of the largest Jaccard index of firings, without a value",
     )
     return ExportReport(f"{len(wanted):,} features for Neuronpedia", files, lost=lost)
 

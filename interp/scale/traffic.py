@@ -24,7 +24,8 @@ class Traffic:
     """What this process received while it was counted.
 
     An all-gather among W receives W - 1 times what each gives, an all-reduce by a ring 2 (W - 1) / W times its tensor,
-    a broadcast its tensor. Python objects (names, checksums) are counted apart, by calls.
+    a reduce-scatter and, in the mean of all processes, a broadcast (W - 1) / W times theirs. Python objects (names,
+    checksums) are counted apart, by calls.
 
     Attributes:
         received: bytes, by this count.

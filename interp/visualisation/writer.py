@@ -51,7 +51,7 @@ class Writer:
         return self.model.tokenizer.batch_decode(ids.tolist(), clean_up_tokenization_spaces=False)
 
     def cross_entropy(self, logits: Float[Tensor, "batch _ vocab"], ids: Ids) -> Float[Tensor, "batch"]:
-        """The mean negative log-probability of each text's tokens, in nats; of all but the first without one before."""
+        """Mean −log p of each text's tokens, in nats; without the first token where nothing is before it."""
         given = logits[:, len(self.before) - 1 : -1] if self.before else logits[:, :-1]
         asked = (ids if self.before else ids[:, 1:]).to(logits.device)
         if asked.shape[1] == 0:
@@ -74,7 +74,7 @@ class Writer:
         return kept[torch.arange(n) % len(kept)]
 
     def log_shares(self, logits: Float[Tensor, "batch _ vocab"]) -> Float[Tensor, "batch pos vocab"]:
-        """What each token at each place adds to −CE itself: `log p(v|t_<p) / n`; 0 at a first one with none before."""
+        """What each token at each place adds to −CE itself: `log p(v|t_<p) / n`; 0 where nothing is before it."""
         if self.before:
             given = logits[:, len(self.before) - 1 : -1].log_softmax(-1)
             return given / given.shape[1]
@@ -86,7 +86,7 @@ class Writer:
     ) -> Float[Tensor, "batch pos vocab"]:
         """What the gradient promises of each token at each place: `e_v · ∂m/∂e + own`; -inf of those that are no text.
 
-        `own` is what the token adds whatever its embedding does to others.
+        `own` is what the token adds by itself, apart from what its embedding changes at later places.
         """
         found = slopes @ self._embeddings.to(slopes).T
         found = found + (own.to(found) if isinstance(own, Tensor) else own)

@@ -17,9 +17,9 @@ from hooks.errors import InterpError, OutOfRange, WrongState
 WAITING: Final = 16
 """How many jobs may wait before more are refused."""
 FORGOTTEN: Final = 10.0
-"""Seconds without anybody who reads its events after which a job is stopped."""
+"""A job is stopped when nobody has read its events for so many seconds."""
 HANDED: Final = 0.005
-"""Seconds at most that a job waits until an event is written: once it computes on, the writing thread waits longer."""
+"""Seconds at most that a job waits until an event is written, as the writing would wait longer while it computes."""
 KEPT: Final = 200
 """How many finished jobs are remembered."""
 FAULT: Final = "this is a fault of interp, not a mistake of yours: please report it with what the terminal shows"
@@ -34,7 +34,7 @@ class JobCancelled(Exception):
 
 
 class QueueFull(WrongState):
-    """As many jobs wait as may."""
+    """No more jobs may wait."""
 
 
 @final

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import mutations
-from benchmarks.mutations import ROOT, Finder, count, importing_tests, mirrored_tests, pending, share
+from benchmarks.mutation_finder import Finder
+from benchmarks.mutations import ROOT, count, importing_tests, mirrored_tests, pending, share
 
 SOURCE = b'''"""A docstring of 3 words."""
 from jaxtyping import Float
@@ -114,7 +115,7 @@ def test_a_fault_that_a_test_sees_is_killed_and_one_that_none_sees_survives(tmp_
     (tmp_path / "tests" / "core").mkdir(parents=True)
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "core").mkdir()
-    for name in ("mutations.py", "mutation_trials.py"):
+    for name in ("mutations.py", "mutation_finder.py", "mutation_trials.py"):
         (tmp_path / "benchmarks" / name).write_bytes((ROOT / "benchmarks" / name).read_bytes())
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\npythonpath = ['.']\n")
     (tmp_path / "core" / "sums.py").write_text(

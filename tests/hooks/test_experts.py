@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.tiny_models import VOCAB, tiny_model
 from hooks import Model, capture, intervene, load
 from hooks.errors import InvalidArgument, UnknownSite, WrongState
+from hooks.generate import decode
 from hooks.gradients import capture_gradients
 from hooks.interventions import add, replace, scale, zero
 from hooks.position import everywhere, index
@@ -342,3 +343,14 @@ def test_logits_written_after_what_follows_from_them_are_refused_there_too(llama
     plan = {expert_weights[LAYER]: scale(0.5, at=everywhere), router_logits[LAYER]: scale(2.0, at=everywhere)}
     with intervene(llama4, plan), pytest.raises(WrongState, match="name it first"):
         llama4.run(ids)
+
+
+def test_a_mixture_that_returns_its_routers_logits_continues_a_padded_batch_as_each_prompt_alone() -> None:
+    hf = tiny_model("mixtral", "MixtralForCausalLM")
+    hf.config.output_router_logits = True
+    model, how = load(hf), {"max_new_tokens": 3, "temperature": 0.0, "seed": 0, "stop": frozenset()}
+    long, short = [7, 9, 11, 8, 10], [12, 6]
+    mask = torch.tensor([[1] * 5, [0] * 3 + [1] * 2])
+    both = model.tokens({"input_ids": torch.tensor([long, [0] * 3 + short]), "attention_mask": mask})
+    alone = [decode(hf, model.tokens(torch.tensor([row])), **how)[0] for row in (long, short)]  # type: ignore[arg-type]
+    assert decode(hf, both, **how) == alone  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ def counterfactual_ablation() -> Ablation:
 
 @torch.no_grad()
 def zero_ablation(model: Model) -> Ablation:
-    """Zero. What is no sender stays: the bias after the heads, and the position embedding.
+    """Zeros in place of every write; what no sender writes stays: the bias after the heads, the position embedding.
 
     Examples:
         ```python

@@ -110,7 +110,10 @@ class FeatureIndex:
         """
         file = Path(folder) / ABOUT
         if not file.exists():
-            raise MissingFile(f"{folder} holds no finished feature index: make one with index(sae, model, data)")
+            raise MissingFile(
+                f"{folder} holds no finished feature index: make one with index(sae, model, data), or by "
+                "`interp discover`"
+            )
         about = read_json(file, KIND)
         for name, recorded in about.pop("files").items():
             check_record(Path(folder) / name, recorded, f"remove {folder} and make the index again")

@@ -35,7 +35,11 @@ class TopExamples:
         text: Int[Tensor, "n"],
         around: Around,
     ) -> None:
-        """Take in those of some peaks that beat what is kept; `around` gives their windows."""
+        """Take in those of some peaks that beat what is kept; `around` gives their windows.
+
+        What is kept and what is offered is sorted together, latent by latent, by falling priority and then by text.
+        Of each latent the first `slots` stay, and those that are new take the slots of those that are not.
+        """
         better = (priority > self.priority.min(1).values[latent]).nonzero().flatten()
         if not len(better):
             return

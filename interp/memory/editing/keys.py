@@ -8,7 +8,9 @@ from torch import Tensor
 
 from hooks import Model, Site, capture
 from hooks.errors import InvalidArgument
+from hooks.shards import ranks_of
 from hooks.site import mlp_act, mlp_out
+from hooks.weights import bias_of, matrix_of
 from interp.memory.editing.value_search import Statements, find_edit_end
 from interp.memory.facts.fact import Fact, last_token_before
 
@@ -63,7 +65,18 @@ def capture_keys_and_values(
     Cost: one forward pass over facts × contexts, up to the layer.
     """
     (k,) = capture_means(model, facts, contexts, [mlp_act[layer]], token)
-    return k, model.module(mlp_act[layer])(k.to(model.dtype)).float()
+    return k, project_keys(model, layer, k)
+
+
+@torch.no_grad()
+def project_keys(model: Model, layer: int, k: Float[Tensor, "*n d_mlp"]) -> Float[Tensor, "*n d_model"]:
+    """W k + b: what a layer's output projection writes for whole keys, of which a process may compute a part only."""
+    projection = model.module(mlp_act[layer])
+    k = k.to(model.dtype)
+    if ranks_of(model.hf) is None:
+        return projection(k).float()
+    v, b = k @ matrix_of(projection), bias_of(projection)
+    return (v if b is None else v + b).float()
 
 
 @torch.no_grad()
@@ -86,7 +99,7 @@ def check_output(model: Model, said: Statements, layer: int) -> None:
     Cost: one forward pass over the texts, up to the layer.
     """
     k, v = capture_lookups(model, said, [mlp_act[layer], mlp_out[layer]])
-    off = float((model.module(mlp_act[layer])(k.to(model.dtype)) - v).norm() / v.norm())
+    off = float((project_keys(model, layer, k) - v).norm() / v.norm())
     if not off < 2 * torch.finfo(model.dtype).eps ** 0.5:
         raise InvalidArgument(
             f"mlp_out.{layer} of {model.name} differs by {off:.1%} from what its output projection gives (it is "

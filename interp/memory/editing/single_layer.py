@@ -11,7 +11,7 @@ from hooks.site import mlp_act
 from interp.memory.editing.change import balance_weights
 from interp.memory.editing.contexts import Preserve, choose_preserved
 from interp.memory.editing.covariance import Covariance
-from interp.memory.editing.keys import capture_lookups
+from interp.memory.editing.keys import capture_lookups, project_keys
 from interp.memory.editing.placement import Place
 from interp.memory.editing.prefix_cache import Projection
 from interp.memory.editing.value_search import Search, Statements, ValueSearchResult, search_value, tokenise_statements
@@ -34,9 +34,7 @@ def search_key_and_value(
     kept = choose_preserved(model, group, preserve)
     said = tokenise_statements(model, group, contexts, kept, place.token)
     k = average_key(model, said, c)
-    with torch.no_grad():
-        v = model.module(mlp_act[c.layer])(k.to(model.dtype)).float()
-    return k, search_value(model, said, {Projection(c.layer): v}, search)
+    return k, search_value(model, said, {Projection(c.layer): project_keys(model, c.layer, k)}, search)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from interp.common.texts import list_texts
 UNSPACED: Final = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 WORD: Final = regex.compile(rf"{UNSPACED}|(?:(?!{UNSPACED})[\w])+")
 Encoder = Callable[[Sequence[str]], Float[Tensor, "n _"]]
-Found = tuple[Float[Tensor, "n _"], Int[Tensor, "n _"]]
+Hits = tuple[Float[Tensor, "n _"], Int[Tensor, "n _"]]
 
 
 @runtime_checkable
@@ -30,7 +30,7 @@ class PassageSearch(Protocol):
         """What is searched."""
         ...
 
-    def find(self, questions: Sequence[str], k: Count = 5) -> Found:
+    def find(self, questions: Sequence[str], k: Count = 5) -> Hits:
         """Scores and numbers of the best passages, a row a question."""
         ...
 
@@ -60,7 +60,7 @@ class WordSearch:
     def __repr__(self) -> str:
         return f"WordSearch({len(self.passages):,} passages)"
 
-    def find(self, questions: Sequence[str], k: Count = 5) -> Found:
+    def find(self, questions: Sequence[str], k: Count = 5) -> Hits:
         """Scores and numbers of the best passages, a row a question."""
         rows = [torch.from_numpy(self.held.get_scores(split_words(one))) for one in list_texts(questions, "questions")]
         return _first(torch.stack(rows).double(), k)
@@ -79,7 +79,7 @@ class StateSearch:
     def __repr__(self) -> str:
         return f"StateSearch({len(self.passages):,} passages of {self.unit.shape[1]} numbers)"
 
-    def find(self, questions: Sequence[str], k: Count = 5) -> Found:
+    def find(self, questions: Sequence[str], k: Count = 5) -> Hits:
         """Scores and numbers of the best passages, a row a question."""
         asked = _encode(self.encode, list_texts(questions, "questions"))
         return _first(torch.nn.functional.normalize(asked - self.mean, dim=1) @ self.unit.T, k)
@@ -90,8 +90,8 @@ def index_words(passages: Sequence[str], *, k1: Positive = 1.2, b: Share = 0.75)
 
     Args:
         passages: what is searched.
-        k1: how fast a word's further occurrences stop to count.
-        b: how much longer passages are held against; 0 for not at all.
+        k1: how much a word's further occurrences add: the smaller, the less.
+        b: how much a passage's length counts against it, from 0, not at all, to 1.
 
     Raises:
         InvalidArgument: no passages, or none with a word.
@@ -161,7 +161,7 @@ def _encode(encode: Encoder, texts: list[str]) -> Float[Tensor, "n _"]:
     return rows
 
 
-def _first(scores: Float[Tensor, "n _"], k: int) -> Found:
+def _first(scores: Float[Tensor, "n _"], k: int) -> Hits:
     values, at = scores.sort(dim=1, descending=True, stable=True)
     return values[:, :k], at[:, :k]
 

@@ -1,6 +1,7 @@
 """A TopK autoencoder whose latents are shared among processes, for dictionaries that outgrow one device."""
 
-from typing import Any, ClassVar, Final
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,9 @@ from interp.sae.numerics.sparse import Code, largest_per_latent, times_rows
 
 DENSE: Final = 1 << 30
 """The most bytes of dense latents that `encode` gives; more are refused."""
+Result = TypeVar("Result")
+STAGES: Final = 4
+"""Parts of a batch in a training step: what is exchanged of one is on its way while the next is computed."""
 
 
 class ShardedTopK(SAE):
@@ -30,7 +34,8 @@ class ShardedTopK(SAE):
         x_hat  = sum_r f_r W_dec,r + b_dec                             added up by all-reduce
 
     Every process reads every row; b_dec is the same in all. Only what is kept is exchanged: n k values and indices,
-    and one n x d_model sum for the reconstruction, one for the auxiliary loss. The first decoder is that of `TopK`
+    and one n x d_model sum for the reconstruction, one for the auxiliary loss. In a training step the first two are on
+    their way while the latents of the next rows are computed. The first decoder is that of `TopK`
     with the same seed, of which each process draws its own rows. The process group must have begun (`torchrun`, then
     `hooks.store.processes.processes` or `init_process_group`). `save_shards` and `load_shards` write and read a file
     for each process, for any number of them, and `evaluate`, `search` and `index`, called in every process, exchange
@@ -148,8 +153,29 @@ class ShardedTopK(SAE):
 
     def _select(self, pre: Tensor) -> tuple[Tensor, Tensor]:
         """The k largest of all processes' latents, from the k largest of each."""
+        return self._send(pre)()
+
+    def _send(self, pre: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Begin what `_select` does; what this returns waits for it."""
         values, indices = pre.topk(self.k, sorted=False)
-        return _merge(values, indices + self.own.start, self.k)
+        return _begin_merge(values, indices + self.own.start, self.k)
+
+    def _pass(self, centred: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents before selection, the codes, and the error of all rows; what is exchanged is waited for late.
+
+        While the encoder's product is taken for one part of the rows, the codes of the part before are on their way,
+        and the reconstruction of the one before that.
+        """
+        stages: list[_Stage] = []
+        for part in centred.chunk(STAGES):
+            pre = self._pre(part)
+            stages.append(_Stage(pre, self._send(pre)))
+            if len(stages) > 1:
+                stages[-2].begin_sum(self)
+        stages[-1].begin_sum(self)
+        x_hat = torch.cat([stage.summed() for stage in stages])
+        values, indices = (torch.cat([stage.code[i] for stage in stages]) for i in (0, 1))
+        return torch.cat([stage.pre for stage in stages]), values, indices, centred - x_hat
 
     def _select_dead(self, pre: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The k_aux largest dead latents of all processes.
@@ -200,10 +226,8 @@ class ShardedTopKObjective(Objective[ShardedTopK]):
         """The exact gradients of this process's latents and of b_dec, which is the same in all."""
         sae = self.sae
         centred, V = rows - sae.b_dec, sae.get_buffer("variance")
-        pre = sae._pre(centred)
-        values, indices = sae._select(pre)
+        pre, values, indices, e = sae._pass(centred)
         mine = sae._mine(values, indices)
-        e = centred - sae._decode(*mine)
         sae.W_dec.grad, for_W_enc, sae.b_enc.grad = sae._backward(e * (-2 / (len(rows) * V)), *mine, centred)
         loss = e.pow(2).sum(1).mean() / V
         V_e = (e - e.mean(0)).pow(2).sum(1).mean()
@@ -229,21 +253,59 @@ class ShardedTopKObjective(Objective[ShardedTopK]):
         return (_sum(torch.stack(own).sum()) + shared).sqrt()
 
 
+class _Stage:
+    """A part of a batch in a training step: its latents, its code when it has come, its reconstruction after that."""
+
+    def __init__(self, pre: Tensor, code: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        self.pre, self._receive = pre, code
+
+    def begin_sum(self, sae: ShardedTopK) -> None:
+        """Wait for the code, decode this process's part of it, and begin to add up those of all."""
+        self.code = self._receive()
+        self.summed = _begin_sum(times_rows(*sae._mine(*self.code), sae.W_dec))
+
+
 def _gather(x: Tensor) -> list[Tensor]:
+    return _begin_gather(x)()
+
+
+def _begin_gather(x: Tensor) -> Callable[[], list[Tensor]]:
     x = x.detach().contiguous()
     parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x)
-    return parts
+    return _later(dist.all_gather(parts, x, async_op=True), parts)
 
 
 def _merge(values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    return _begin_merge(values, indices, k)()
+
+
+def _begin_merge(values: Tensor, indices: Tensor, k: int) -> Callable[[], tuple[Tensor, Tensor]]:
     """The k largest of all processes' values, after the ReLU, with their indices."""
-    values, indices = torch.cat(_gather(values), dim=1), torch.cat(_gather(indices.int()), dim=1)
-    kept = values.topk(k, sorted=False)
-    return kept.values.relu(), indices.gather(1, kept.indices).long()
+    sent = _begin_gather(values), _begin_gather(indices.int())
+
+    def receive() -> tuple[Tensor, Tensor]:
+        all_values, all_indices = (torch.cat(one(), dim=1) for one in sent)
+        kept = all_values.topk(k, sorted=False)
+        return kept.values.relu(), all_indices.gather(1, kept.indices).long()
+
+    return receive
 
 
 def _sum(x: Tensor) -> Tensor:
+    return _begin_sum(x)()
+
+
+def _begin_sum(x: Tensor) -> Callable[[], Tensor]:
     x = x.detach().clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(x)
-    return x
+    return _later(dist.all_reduce(x, async_op=True), x)
+
+
+def _later(work: Any, result: Result) -> Callable[[], Result]:
+    """What was asked for, once it has come; None is what a group of this process alone gives."""
+
+    def wait() -> Result:
+        if work is not None:
+            work.wait()
+        return result
+
+    return wait

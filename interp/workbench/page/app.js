@@ -539,6 +539,12 @@ async function start() {
   const { name, n_layers, d_model, holds, refused, saes, indexes } = session.model;
   $("model").textContent = `${name}: ${n_layers} layers, width ${d_model}; ${holds ? "every site's law holds" : `${refused} sites refused`}`;
   for (const [select, names] of [["read-sae", Object.keys(saes)], ["search-sae", indexes], ["graph-by", session.model.transcoders]]) fill($(select), ...names.map(one => make("option", {}, one)));
+  if (name !== "landmark") { // these facts and pairs are the bundled model's: elsewhere they are examples to read
+    for (const field of document.querySelectorAll("#edit-form input, #trace-form input")) {
+      field.placeholder = field.value;
+      field.value = "";
+    }
+  }
   $("graph-none").hidden = session.model.transcoders.length > 0;
   $("graph-form").hidden = session.model.transcoders.length === 0;
   addDirection();

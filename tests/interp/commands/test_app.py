@@ -1,8 +1,6 @@
 """The command does what the functions do, explains itself, and turns mistakes into one sentence and exit code 2."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,15 +9,6 @@ from typer.testing import CliRunner, Result
 from hooks import Activations, capture, load
 from hooks.site import resid_post
 from interp.commands.app import app
-
-
-@pytest.fixture(scope="module")
-def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny random GPT-2 that reads bytes, on disk."""
-    path = tmp_path_factory.mktemp("model")
-    hf_model("gpt2").save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return str(path)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """`interp harvest` makes the store that `harvest` makes, says its plan first, and goes on where it ended."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,10 +17,8 @@ LINES = ["fog over the bay", "the fog is cold", "", "grey fog"]
 
 
 @pytest.fixture(scope="module")
-def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    hf_model("gpt2").save_pretrained(path)
-    tokenizer.save_pretrained(path)
+def model_folder(folder: str) -> Path:
+    path = Path(folder)
     (path / "texts.txt").write_text("\n".join(LINES), encoding="utf-8")
     return path
 
@@ -31,24 +27,26 @@ def call(*words: object) -> Result:
     return CliRunner().invoke(app, ["harvest", *map(str, words)])
 
 
-def test_the_command_makes_the_store_of_the_function(folder: Path, tmp_path: Path) -> None:
+def test_the_command_makes_the_store_of_the_function(model_folder: Path, tmp_path: Path) -> None:
     options = ("--site", "resid_post.1", "--context", "8", "--device", "cpu", "--out", tmp_path / "said", "--quiet")
-    result = call(folder, folder / "texts.txt", *options)
+    result = call(model_folder, model_folder / "texts.txt", *options)
     assert result.exit_code == 0, (result.output, result.exception)
-    made = harvest(load(str(folder)), LINES, resid_post[1], tmp_path / "made", packing=packed(8))
+    made = harvest(load(str(model_folder)), LINES, resid_post[1], tmp_path / "made", packing=packed(8))
     said = ActivationStore(tmp_path / "said")
     assert torch.equal(said[:][resid_post[1]], made[:][resid_post[1]])
     plan, summary, *_ = result.stdout.splitlines()
     tokens = sum(map(len, LINES))
     assert plan.startswith(f"to {tmp_path / 'said'}: about {tokens} tokens of 4 documents")
     assert f"{tokens} tokens" in summary
-    again = call(folder, folder / "texts.txt", *options)
+    again = call(model_folder, model_folder / "texts.txt", *options)
     assert f"about {tokens} tokens ({tokens} of them there already)" in again.output
 
 
-def test_fewer_documents_and_one_to_a_row(folder: Path, tmp_path: Path) -> None:
+def test_fewer_documents_and_one_to_a_row(model_folder: Path, tmp_path: Path) -> None:
     options = ("--separate", "--documents", "2", "--dtype", "bfloat16", "--device", "cpu", "--quiet")
-    result = call(folder, folder / "texts.txt", "--site", "resid_post.1", "--out", tmp_path / "two", *options)
+    result = call(
+        model_folder, model_folder / "texts.txt", "--site", "resid_post.1", "--out", tmp_path / "two", *options
+    )
     assert result.exit_code == 0, (result.output, result.exception)
     store = ActivationStore(tmp_path / "two")
     assert store.documents.tolist() == [0, 16, 31]
@@ -63,8 +61,8 @@ def test_fewer_documents_and_one_to_a_row(folder: Path, tmp_path: Path) -> None:
         (["--site", "resid_pots.1"], "no site is called 'resid_pots.1'"),
     ],
 )
-def test_a_mistake_is_one_sentence(folder: Path, change: list[str], text: str, tmp_path: Path) -> None:
-    result = call(folder, folder / "texts.txt", "--site", "resid_post.1", "--out", tmp_path / "no", *change)
+def test_a_mistake_is_one_sentence(model_folder: Path, change: list[str], text: str, tmp_path: Path) -> None:
+    result = call(model_folder, model_folder / "texts.txt", "--site", "resid_post.1", "--out", tmp_path / "no", *change)
     assert result.exit_code == 2
     assert text in result.stderr and "\n" not in result.stderr.strip()
     assert not (tmp_path / "no").exists()

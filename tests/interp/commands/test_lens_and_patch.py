@@ -40,8 +40,24 @@ def test_the_patch_command_prints_the_largest_shares(folder: str) -> None:
     assert token.strip("'") == "fog over"[int(position) - 1]  # a byte each, after BOS
     assert float(share) == pytest.approx(float(found.effect[layer, int(position)]), abs=2e-3)
     assert abs(float(share)) == pytest.approx(float(found.effect.abs().max()), abs=2e-3)
-    assert len(said) == 3 and said[0].startswith("noising: logit difference")
+    shown = float(found.base) > max(float(found.donor), 0.0)
+    assert len(said) == (3 if shown else 4) and said[0].startswith("noising: logit difference")
     assert "did you mean 'head'" in call("patch", folder, "a", "b", "c", "d", "--by", "haed", code=2)
+
+
+def test_shares_of_a_behaviour_that_the_clean_text_does_not_show_come_with_a_note(folder: str) -> None:
+    model, said = load(folder), []
+    for clean, corrupt in (("fog over", "fig ever"), ("fig ever", "fog over")):
+        for right, wrong in (("a", "c"), ("c", "a")):
+            metric = logit_difference(model, right, wrong)
+            found = patch_sweep(model, noising(clean, corrupt), metric, over=each_position(resid_pre))
+            noted = float(found.base) <= max(float(found.donor), 0.0)
+            for verb in (("patch",), ("patch", "--noising")):
+                printed = call(verb[0], folder, clean, corrupt, right, wrong, *verb[1:])
+                assert ("RIGHT is not preferred to WRONG after the clean text" in printed) == noted
+            said.append(noted)
+    assert set(said) == {True, False}
+    assert ("take texts that show the behaviour" in call("circuit", folder, clean, corrupt, right, wrong)) == noted
 
 
 def test_an_answer_may_be_a_token_id_or_the_first_token_of_a_word_if_asked(folder: str) -> None:

@@ -1,8 +1,6 @@
 """`interp probe` prints the sweep that `sweep` makes, saves its direction, and says what is wrong with a file."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -19,10 +17,8 @@ ROWS = [f"thing {letter} is {end}\t{end == 'x'}\t{letter}\n" for letter in "abcd
 
 
 @pytest.fixture(scope="module")
-def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    hf_model("gpt2").save_pretrained(path)
-    tokenizer.save_pretrained(path)
+def model_folder(folder: str) -> Path:
+    path = Path(folder)
     (path / "examples.tsv").write_text(HEADER + "".join(ROWS), encoding="utf-8")
     for name, start in (("one", "some"), ("two", "any")):
         (path / name).mkdir()
@@ -35,15 +31,17 @@ def call(*words: object) -> Result:
     return CliRunner().invoke(app, ["probe", *map(str, words)])
 
 
-def test_the_command_prints_the_sweep_of_the_function_and_saves_its_direction(folder: Path, tmp_path: Path) -> None:
+def test_the_command_prints_the_sweep_of_the_function_and_saves_its_direction(
+    model_folder: Path, tmp_path: Path
+) -> None:
     options = ["--site", "resid_post.[01]", "--position", -1, "--position", 3, "--folds", 3, "--permutations", 2]
     options += ["--probe", "difference-of-means", "--out", tmp_path / "d.safetensors"]
-    one, two = folder / "one" / "test.tsv", folder / "two" / "test.tsv"
-    result = call(folder, folder / "examples.tsv", "--elsewhere", one, "--elsewhere", two, *options)
+    one, two = model_folder / "one" / "test.tsv", model_folder / "two" / "test.tsv"
+    result = call(model_folder, model_folder / "examples.tsv", "--elsewhere", one, "--elsewhere", two, *options)
     assert result.exit_code == 0, (result.output, result.exception)
-    examples = read_examples(folder / "examples.tsv")
+    examples = read_examples(model_folder / "examples.tsv")
     grid = sweep(
-        load(str(folder)),
+        load(str(model_folder)),
         examples,
         [resid_post[0], resid_post[1]],
         [last, index(3)],
@@ -67,12 +65,12 @@ def test_the_command_prints_the_sweep_of_the_function_and_saves_its_direction(fo
     ],
 )
 def test_a_mistake_is_one_sentence(
-    file: str | None, options: list[str], said: str, folder: Path, tmp_path: Path
+    file: str | None, options: list[str], said: str, model_folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "examples.csv"
     if file is not None:
         path.write_text(file, encoding="utf-8")
-    result = call(folder, path, *options)
+    result = call(model_folder, path, *options)
     assert result.exit_code == 2
     assert said in result.stderr and "\n" not in result.stderr.strip()
 

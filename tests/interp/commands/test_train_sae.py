@@ -1,9 +1,7 @@
 """`interp train-sae` trains what the functions train, from arguments or a file of them."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,14 +15,6 @@ from interp.sae import load as load_sae
 
 LINES = [f"fog {number} over the bay" for number in range(12)]
 SHORT = ["--tokens", "600", "--batch-size", "50", "--latents", "48", "--quiet"]
-
-
-@pytest.fixture(scope="module")
-def model(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    hf_model("gpt2").save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -46,27 +36,27 @@ def refused(*words: str | Path) -> str:
     return " ".join(result.output.split())
 
 
-def test_arguments_a_yaml_file_and_a_json_file_train_the_same_weights(model: str, texts: str, tmp_path: Path) -> None:
-    arguments = {"model": model, "texts": texts, "site": "resid_post.1", "latents": 48, "k": 4, "lr": 0.002}
+def test_arguments_a_yaml_file_and_a_json_file_train_the_same_weights(folder: str, texts: str, tmp_path: Path) -> None:
+    arguments = {"model": folder, "texts": texts, "site": "resid_post.1", "latents": 48, "k": 4, "lr": 0.002}
     arguments |= {"tokens": 600, "batch-size": 50, "quiet": True, "out": str(tmp_path / "yaml")}
     (tmp_path / "run.yaml").write_text("\n".join(f"{name}: {value}" for name, value in arguments.items()))
     (tmp_path / "run.json").write_text(json.dumps(arguments | {"k": [7], "setting": {"k_aux": 3}}))
-    call(model, texts, "--site", "resid_post.1", "--k", "4", "--lr", "0.002", "--out", tmp_path / "words", *SHORT)
+    call(folder, texts, "--site", "resid_post.1", "--k", "4", "--lr", "0.002", "--out", tmp_path / "words", *SHORT)
     call("--config", tmp_path / "run.yaml")
     call("--config", tmp_path / "run.json", "--k", "4", "--out", tmp_path / "json", "--setting", "k_aux=16")
     sae = TopK(32, 48, k=4)
-    source = activations_of(load(model), LINES, resid_post[1])
+    source = activations_of(load(folder), LINES, resid_post[1])
     train(sae, source, tokens=600, batch_size=50, lr=0.002, progress=False)
-    for folder in ("words", "yaml", "json"):
-        assert torch.equal(load_sae(tmp_path / folder).W_dec, sae.W_dec), folder
+    for form in ("words", "yaml", "json"):
+        assert torch.equal(load_sae(tmp_path / form).W_dec, sae.W_dec), form
 
 
 def test_sites_sizes_sparsities_and_seeds_are_multiplied_and_each_has_its_folder(
-    model: str, texts: str, tmp_path: Path
+    folder: str, texts: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "curve.csv"
     several = ["--site", "resid_post.1", "--site", "resid_post.0", "--k", "4", "--k", "8"]
-    said = call(model, texts, *several, "--architecture", "batchtopk", "--out", tmp_path / "all", "--log", log, *SHORT)
+    said = call(folder, texts, *several, "--architecture", "batchtopk", "--out", tmp_path / "all", "--log", log, *SHORT)
     names = {f"resid_post.{layer}-k{k}" for layer in (0, 1) for k in (4, 8)}
     assert {folder.name for folder in (tmp_path / "all").iterdir()} == names
     assert said.count("explained variance") == 4
@@ -131,13 +121,13 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
-def test_mistakes_end_with_exit_code_2_and_the_fix(model: str, texts: str, words: list[str], message: str) -> None:
-    assert message in refused(model, texts, "--site", "resid_post.1", *words)
+def test_mistakes_end_with_exit_code_2_and_the_fix(folder: str, texts: str, words: list[str], message: str) -> None:
+    assert message in refused(folder, texts, "--site", "resid_post.1", *words)
 
 
-def test_no_data_no_site_and_wrong_files_are_reported(model: str, texts: str, tmp_path: Path) -> None:
-    assert "either MODEL and TEXTS, or --store FOLDER" in refused(model, "--site", "resid_post.1")
-    assert "say where to read: --site resid_post.4" in refused(model, texts)
+def test_no_data_no_site_and_wrong_files_are_reported(folder: str, texts: str, tmp_path: Path) -> None:
+    assert "either MODEL and TEXTS, or --store FOLDER" in refused(folder, "--site", "resid_post.1")
+    assert "say where to read: --site resid_post.4" in refused(folder, texts)
     files = {
         "typo.yaml": ("batchsize: 3", "has 'batchsize', which the command does not know; did you mean 'batch_size'"),
         "list.yaml": ("k: 3\ntokens: [1, 2]", "line 2 of {path}, tokens, is [1, 2]: it should be a valid integer"),
@@ -167,12 +157,12 @@ def test_no_data_no_site_and_wrong_files_are_reported(model: str, texts: str, tm
 
 @pytest.mark.filterwarnings("default")
 def test_a_layer_counted_from_the_last_is_saved_by_its_number_and_long_lines_are_read_in_rows(
-    model: str, tmp_path: Path
+    folder: str, tmp_path: Path
 ) -> None:
     (texts := tmp_path / "texts.txt").write_text("\n".join(["fog over the bay " * 20, "a ship", "the bridge is red"]))
     words = ["--site", "resid_post[-1]", "--latents", "16", "--k", "2", "--tokens", "1000", "--batch-size", "64"]
     words += ["--out", str(tmp_path / "sae"), "--quiet"]
-    result = CliRunner().invoke(app, ["train-sae", model, str(texts), *words])
+    result = CliRunner().invoke(app, ["train-sae", folder, str(texts), *words])
     assert result.exit_code == 0, (result.output, result.exception)
     assert "note: 1 of 3 texts are longer than the context of 96 tokens and are read as 4 rows" in result.stderr
     assert str(load_sae(tmp_path / "sae").site) == "resid_post.2"

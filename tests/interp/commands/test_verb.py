@@ -104,7 +104,7 @@ def test_the_schema_of_what_verbs_print_is_that_of_the_page() -> None:
     assert spec is not None and spec.loader is not None
     writer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(writer)
-    assert (docs / "commands.schema.json").read_text("utf-8") == writer.text(), "run `python docs/write_schema.py`"
+    assert (docs / "commands.schema.json").read_text("utf-8") == writer.written(), "run `python docs/write_schema.py`"
 
 
 def test_json_is_one_document_on_stdout_with_the_keys_that_the_page_names(folder: str, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from hooks import load
+from interp.landmark.guide import load_guide
 from tests.interp.commands.runner import call
 
 
@@ -11,3 +13,11 @@ def test_a_world_is_trained_by_command_and_its_rows_are_printed(tmp_path: Path) 
     assert (Path(found["model"]) / "config.json").exists()
     assert "=" in call("worlds", "rows", "clock", "--n", "1")
     assert "did you mean" in call("worlds", "rows", "clok", code=2)
+
+
+def test_a_guide_that_is_not_in_the_package_is_tuned_by_its_name_and_another_name_is_refused(tmp_path: Path) -> None:
+    assert "the nearest is 'cheerful_025'" in call("worlds", "guide", str(tmp_path), "--only", "cheerful_25", code=2)
+    given = ("--only", "cheerful_025", "--steps", "1", "--json")
+    found = json.loads(call("worlds", "guide", str(tmp_path / "new"), *given))
+    (file,) = found["files"]
+    assert load_guide("cheerful", 0.25, file=file).fingerprint != load("landmark").fingerprint

@@ -54,11 +54,19 @@ def test_born_gone_split_and_turned_are_found_where_they_are_planted() -> None:
     found = measure_lifetimes(by_hand(u, u), states(u, 400, 0)[1], STEPS)
     assert found.born() == {STAYS: 10, COMES: 1000, GOES: 10, WHOLE: 10, HALF: 1000, OTHER_HALF: 1000, TURNS: 10}
     assert found.gone() == {GOES: 1000, WHOLE: 1000}
-    assert found.splits() == {WHOLE: (HALF, OTHER_HALF)}
+    assert found.splits == {WHOLE: (HALF, OTHER_HALF)} and found.splits_by_chance < 0.5
     turned = found.turned()
     assert turned[TURNS].tolist() == pytest.approx([1, 1, 0], abs=1e-5)
     assert turned[STAYS].tolist() == pytest.approx([1, 1, 1], abs=1e-5) and bool(turned[COMES, :2].isnan().all())
     assert found.to_pandas()["born"].tolist().count(1000) == 3
+
+
+def test_young_latents_like_an_older_one_that_are_on_elsewhere_are_no_split_of_it() -> None:
+    u = planted()
+    f, _ = states(u, 400, 6)
+    f[:, [HALF, OTHER_HALF]] = f[torch.randperm(400, generator=torch.Generator().manual_seed(7))][:, [HALF, OTHER_HALF]]
+    found = measure_lifetimes(by_hand(u, u), torch.einsum("nf,ftd->ntd", f, u), STEPS)
+    assert found.born()[HALF] == 1000 and found.splits == {}
 
 
 def test_what_a_penalty_has_shrunk_comes_back_from_the_error() -> None:
@@ -101,7 +109,7 @@ def test_a_trained_crosscoder_finds_what_comes_and_goes_and_of_one_checkpoint_fo
     still = Crosscoder(WIDTH, 6, n_layers=4, coefficient=0.05, seed=1)
     train(still, tensor_source(same), tokens=120_000, batch_size=256, lr=5e-3, dead_after=10**9, progress=False)
     control = measure_lifetimes(still, same, STEPS)
-    assert set(control.born().values()) == {10} and not control.gone() and not control.splits()
+    assert set(control.born().values()) == {10} and not control.gone() and not control.splits
 
 
 def test_rows_and_steps_that_do_not_fit_are_refused() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from hooks import Model, capture
 from hooks.errors import EditRefused
 from hooks.site import embed, mlp_act, mlp_in, mlp_out, resid_post
+from interp.common.key_index import make_key_index
 from interp.memory import Covariance, Edit, Fact, Query, Search, conflicts, covariance, knowledge, preview
 from interp.memory.editing.change import LowRank, measure_leverage
 from interp.memory.editing.checks import check_target_likely, measure_and_check
@@ -25,7 +26,7 @@ from interp.memory.editing.keys import capture_means
 from interp.memory.editing.multi_layer import Layer, choose_search, solve_ridge
 from interp.memory.editing.prefix_cache import read_prefixes
 from interp.memory.editing.prompt_cache import Preamble
-from interp.memory.editing.value_search import Found, search_value, tokenise_statements
+from interp.memory.editing.value_search import ValueSearchResult, search_value, tokenise_statements
 from interp.memory.editors.alphaedit import collect_keys, find_null_space, solve_confined
 from interp.memory.evaluation.measurement import Preference, Reading, is_share, measure_norm, measure_reading
 from interp.memory.evaluation.skills import measure_induction, measure_sums
@@ -44,7 +45,6 @@ from interp.memory.outside import (
     measure_retrieval,
     predict_mixture,
 )
-from interp.memory.outside.key_index import make_key_index
 from interp.memory.outside.mixture import ChosenMixture, choose_temperatures, neighbour_votes
 from interp.memory.outside.retrieval import _another
 from interp.memory.tracing.corruption import corrupt_with_noise, corrupt_with_others, restore
@@ -132,9 +132,9 @@ def test_what_an_edit_reached_and_moved_is_measured_in_the_weights(gpt2: Model) 
 
 
 def test_a_value_is_likely_from_a_half() -> None:
-    check_target_likely(FACT, Found({}, 0.5, 0.0, 3), "layer 1", Search())
+    check_target_likely(FACT, ValueSearchResult({}, 0.5, 0.0, 3), "layer 1", Search())
     with pytest.raises(EditRefused, match=r"reached 'a' with probability 0.499 only, after 3 steps"):
-        check_target_likely(FACT, Found({}, 0.499, 0.0, 3), "layer 1", Search())
+        check_target_likely(FACT, ValueSearchResult({}, 0.499, 0.0, 3), "layer 1", Search())
 
 
 def test_the_search_of_many_keys_decays_with_their_number_and_no_more_than_one() -> None:
@@ -381,9 +381,9 @@ def test_grace_stores_a_value_of_its_own_for_each_context_within_a_share_of_the_
     module = unchecked_edit(monkeypatch, "grace")
     delta, seen = random(gpt2.d_model), []
 
-    def search(_model: Model, _said: object, v: dict[Any, Tensor], how: Search) -> Found:
+    def search(_model: Model, _said: object, v: dict[Any, Tensor], how: Search) -> ValueSearchResult:
         seen.append(how)
-        return Found({next(iter(v)): delta}, 0.9, 0.0, 4)
+        return ValueSearchResult({next(iter(v)): delta}, 0.9, 0.0, 4)
 
     monkeypatch.setattr(module, "search_value", search)
     (book,) = module.grace(gpt2, FACT, layer=1, radius=1e-3, contexts=("", "one. "), preserve=["{} is a"]).updates
@@ -408,7 +408,9 @@ def test_emmet_writes_all_values_at_once_with_a_ridge_in_units_of_the_leverage_a
     def search(_model: Model, _group: object, _place: object, _contexts: object, _preserve: object, how: Search):
         row = next(rows)
         assert how == choose_search(len(facts))
-        return random(gpt2.d_mlp, seed=10 + row), Found({"x": random(gpt2.d_model, seed=20 + row)}, 0.9, 0.0, 2)  # pyright: ignore[reportArgumentType]
+        return random(gpt2.d_mlp, seed=10 + row), ValueSearchResult(
+            {"x": random(gpt2.d_model, seed=20 + row)}, 0.9, 0.0, 2
+        )  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(module, "search_key_and_value", search)
     for names, ridge in ((["Rome", "Oslo", "Bern"], 0.1), (["Rome"], 0.0)):

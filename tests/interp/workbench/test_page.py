@@ -91,6 +91,12 @@ def test_it_opens_without_a_complaint_asks_nobody_else_and_hides_its_token(page:
     assert page.client.page.token not in page.js("location.href")
 
 
+def test_facts_of_the_bundled_model_are_no_values_but_examples_for_another(page: Page) -> None:
+    fields = "[...document.querySelectorAll('#edit-form input, #trace-form input')]"
+    assert page.js(f"{fields}.map(one => one.value).join('')") == ""
+    assert page.js("document.getElementById('trace-clean').placeholder").startswith("The Golden Gate Bridge")
+
+
 def test_the_lens_follows_pointer_and_keys_and_says_what_python_says(page: Page) -> None:
     page.type("#read-text", "Fog over")
     page.click("#read-form button")

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hooks import Model, capture
+from hooks import Model, capture, intervene
 from hooks.errors import ContractBroken, OutOfRange
+from hooks.interventions import scale
 from hooks.site import mlp_out, resid_post, z
 from interp.circuits.edges import (
     Circuit,
@@ -37,6 +38,7 @@ from interp.circuits.edges.estimate_check import _choose, check_estimate
 from interp.circuits.edges.faithfulness import FaithfulnessCurve
 from interp.circuits.edges.masked_run import run_masked
 from interp.circuits.edges.norm import norm_of
+from interp.circuits.edges.pruning import _sample
 from interp.circuits.edges.running import _parts
 from interp.circuits.known import and_gate, induction_circuit, or_gate
 from tests.interp.circuits.edges.twins import CLEAN, CORRUPT, double, task_of
@@ -272,7 +274,7 @@ def test_edges_to_check_are_the_largest_and_a_draw_by_what_leaves_the_node() -> 
     graph = induction_circuit().circuit.graph
     effect = random(graph.allowed.shape, 3) * graph.allowed
     edges = list(graph.edges)
-    for sample, seed in ((10, 0), (11, 5), (500, 0)):
+    for sample, seed in ((10, 0), (11, 5), (500, 0), *((30, seed) for seed in range(1, 9))):
         n = min(sample, len(edges))
         size = [abs(float(effect[pair])) for pair in edges]
         largest = sorted(range(len(edges)), key=lambda i: -size[i])[: n // 2]
@@ -544,3 +546,27 @@ def test_one_head_of_every_layer_writes_its_share_of_what_attention_adds(twin: M
             expected = value[:, :, head] @ weight[head] + bias / 4
             torch.testing.assert_close(block.head_writes(value)[:, :, head], expected, rtol=1e-9, atol=1e-11)
         assert acts[mlp_out[block.layer]].shape[-1] == 32 and block.n_heads == 4
+
+
+def test_the_ends_of_what_is_drawn_give_the_ends_of_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """u is kept a millionth away from 0 and 1, where its logit would be no number."""
+    drawn = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: drawn[None])
+    alpha = torch.tensor([13.0, -13.0, 0.3], dtype=torch.float64)
+    u = torch.tensor([1e-6, 1 - 1e-6, 0.5], dtype=torch.float64)
+    expected = (1.2 * torch.sigmoid((torch.logit(u) + alpha) * 1.5) - 0.1).clamp(0, 1)
+    assert 0 < float(expected[0]) < 1 and 0 < float(expected[1]) < 1
+    torch.testing.assert_close(_sample(alpha[None], torch.Generator())[0], expected)
+
+
+@pytest.mark.parametrize("site", ["mlp_in.1", "v.1"])
+def test_a_reader_none_of_whose_edges_is_removed_reads_what_another_block_gives_it(twin: Model, site: str) -> None:
+    task, graph = task_of(twin), edge_graph(twin)
+    with intervene(twin, {site: scale(0.3)}):
+        said = task.metric(twin.run(CLEAN)[:, -1]).detach()
+        whole = run_circuit(twin, task, Circuit.whole(graph))[0]
+        far = graph.allowed.clone()
+        far[0, -1] = False
+        other = run_circuit(twin, task, [Circuit(graph, far), Circuit.whole(graph)])[1]
+    torch.testing.assert_close(whole, said, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(other, said, rtol=1e-9, atol=1e-10)

@@ -1,5 +1,7 @@
 """The known circuits are the very models, of the very weights, that published figures are of."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -31,45 +33,50 @@ def sums_of(model: Model) -> tuple[int, float, float]:
 
 
 @pytest.mark.parametrize(
-    ("known", "sums", "clean", "corrupt", "metric"),
+    ("made", "sums", "clean", "corrupt", "metric"),
     [
         (
-            induction_circuit(3.0),
+            lambda: induction_circuit(3.0),
             (21320, -26.58576, 4630.191662),
             [1, 6, 2, 3, 5, 4, 7, 8, 9, 5],
             [1, 5, 2, 3, 6, 4, 7, 8, 9, 5],
             (4.838962, -5.574303),
         ),
         (
-            induction_circuit(20.0, change="answer"),
+            lambda: induction_circuit(20.0, change="answer"),
             (21320, -118.387381, 136006.191662),
             [1, 6, 2, 3, 5, 4, 7, 8, 9, 5],
             [1, 6, 4, 3, 5, 2, 7, 8, 9, 5],
             (9.999805, -10.000185),
         ),
         (
-            reverse_circuit(),
+            lambda: reverse_circuit(),
             (30580, 99.434943, 84311.55646),
             [3, 5, 4, 6, 0, 7, 8],
             [3, 5, 4, 0, 6, 7, 8],
             (9.999915, -10.000063),
         ),
         (
-            proportion_circuit(),
+            lambda: proportion_circuit(),
             (1760, -2.173565, 87.989456),
             [3, 5, 3, 6, 3, 7],
             [3, 5, 4, 6, 2, 7],
             (0.499942, 0.166601),
         ),
-        (and_gate(), (1339, 361.723446, 100040.286738), [1, 1, 4], [2, 2, 4], (1.000037, -1.4e-05)),
-        (or_gate(), (1339, 361.630631, 100043.286738), [1, 1, 4], [2, 2, 4], (1.000037, -1.4e-05)),
-        (skip_trio(), (1762, 14.971762, 132.561985), [4, 3, 1], [4, 3, 2], (0.999832, 5.7e-05)),
+        (and_gate, (1339, 361.723446, 100040.286738), [1, 1, 4], [2, 2, 4], (1.000037, -1.4e-05)),
+        (or_gate, (1339, 361.630631, 100043.286738), [1, 1, 4], [2, 2, 4], (1.000037, -1.4e-05)),
+        (skip_trio, (1762, 14.971762, 132.561985), [4, 3, 1], [4, 3, 2], (0.999832, 5.7e-05)),
     ],
-    ids=lambda one: getattr(one, "name", ""),
+    ids=["induction", "another answer", "reverse", "proportion", "and", "or", "skip"],
 )
 def test_a_known_circuit_has_the_weights_texts_and_metric_that_figures_were_published_of(
-    known: KnownCircuit, sums: tuple[int, float, float], clean: list[int], corrupt: list[int], metric: tuple[float, ...]
+    made: Callable[[], KnownCircuit],
+    sums: tuple[int, float, float],
+    clean: list[int],
+    corrupt: list[int],
+    metric: tuple[float, ...],
 ) -> None:
+    known = made()
     assert sums_of(known.model) == (sums[0], pytest.approx(sums[1], abs=2e-5), pytest.approx(sums[2], rel=1e-8))
     assert torch.equal(torch.as_tensor(known.task.clean), torch.tensor([clean]))
     assert torch.equal(torch.as_tensor(known.task.corrupt), torch.tensor([corrupt]))
