@@ -30,7 +30,7 @@ from hooks.forward import forward  # noqa: E402
 from hooks.site import mlp_act, resid_post  # noqa: E402
 from hooks.store import ShuffledRows, packed  # noqa: E402
 from hooks.store.folder import Folder  # noqa: E402
-from hooks.store.manifest import Settings, entry_bytes, find_whole_shards, finish  # noqa: E402
+from hooks.store.manifest import Settings, entry_bytes, find_whole_shards, finish, settle  # noqa: E402
 from hooks.store.shard import Sealer, ShardWriter, documents_checksum, raw  # noqa: E402
 
 SITE, BATCH, CONTEXT = resid_post[3], 4096, 128
@@ -69,6 +69,7 @@ def planted(folder: Path, rows: int, width: int, dtype: str, per_shard: int = 65
                 writer.add("token", ids[:n])
             writer.add("document", torch.tensor([0, length]))
             sealer.seal(writer, rows=length, documents=1, read=documents_checksum([str(number)]))
+    settle(place, settings)
     finish(place, settings, find_whole_shards(place, settings).values())
     return ActivationStore(folder)
 

@@ -1,7 +1,7 @@
 """Capture: activations out of one plain forward pass that stops after the last site asked for."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -103,7 +103,8 @@ def stream(
         ```
     """
     wanted = resolve_sites(model, sites)
-    batches = in_rows(model, _bar(_batches(model, data, batch_size), progress))
+    total = -(-len(data) // batch_size) if isinstance(data, Sized) and not isinstance(data, str) else None
+    batches = in_rows(model, _bar(_batches(model, data, batch_size), progress, total))
     return (_passes(model, tokens, wanted, batch_size) for tokens in batches)
 
 
@@ -225,9 +226,10 @@ def _put(whole: Tensor, value: Tensor, site: Site, start: int, shift: tuple[int,
         whole[rows, shift[0] : shift[0] + value.shape[1]] = value
 
 
-def _bar(items: Iterable[Item], progress: bool) -> Iterable[Item]:
+def _bar(items: Iterable[Item], progress: bool, total: int | None = None) -> Iterable[Item]:
     if not progress:
         return items
     from tqdm.auto import tqdm
 
-    return tqdm(items, desc="capture", unit="batch")
+    bar = tqdm(items, desc="capture", unit="batch", total=total)
+    return (item for item in bar)

@@ -3,9 +3,10 @@
 A file is written under another name, synced and renamed, so that a reader sees the whole file or the one before.
 """
 
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
@@ -318,3 +319,47 @@ def read_foreign(path: object, cure: str, make: Callable[[], Result]) -> Result:
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DamagedFile(f"{path} is not as its library writes it ({said}): {cure}") from error
+
+
+def read_state(path: str | Path, fields: Collection[str], cure: str) -> dict[str, Any]:
+    """Read the state of a training that torch wrote: by name, these at least.
+
+    Raises:
+        MissingFile: there is no such file.
+        DamagedFile: it is torn or changed, or lacks one of them.
+
+    Examples:
+        ```python
+        read_state("state.pt", ("model", "step"), "remove it to begin again")
+        ```
+    """
+    state = read_pickled(path, cure)
+    if not isinstance(state, dict):
+        raise DamagedFile(f"{path} is no state of a training, it holds a {type(state).__name__}: {cure}")
+    if lost := sorted(set(fields) - state.keys()):
+        raise DamagedFile(f"{path} is no state of a training, it holds no {', '.join(lost)}: {cure}")
+    return state
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """Read a log of one JSON object for each line; a last line that is torn, as a kill leaves it, is left out.
+
+    Raises:
+        MissingFile: there is no such file.
+        DamagedFile: another line is no JSON object; the message names it.
+
+    Examples:
+        ```python
+        read_log("log.jsonl")[-1]["loss"]
+        ```
+    """
+    lines, found = read_bytes(path).split(b"\n"), []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict):
+            raise DamagedFile(f"line {number} of {path} was changed: remove it, or put the file back from a copy")
+        found.append(said)
+    return found

@@ -62,10 +62,15 @@ def wilson(p: float, n: int) -> Estimate:
 
     (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n), with z = 1.96; an end at 0 or 1 where p is.
 
+    Raises:
+        InvalidArgument: a share that is not from 0 to 1, or fewer than one case.
+
     Examples:
         >>> wilson(0.0, 10).high
         0.2775327998628892
     """
+    if not 0 <= p <= 1 or n < 1:
+        raise InvalidArgument(f"a share of {p} of {n} cases was given: give a share from 0 to 1, of at least one case")
     centre, half = p + Z * Z / (2 * n), Z * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     scale = 1 + Z * Z / n
     low, high = (centre - half) / scale, (centre + half) / scale
@@ -101,10 +106,15 @@ def student(values: Sequence[float]) -> Estimate:
 def percentile_ends(drawn: Float[Tensor, "n *d"]) -> Float[Tensor, "2 *d"]:
     """The ends of the 95 % percentile interval of what was drawn; draws that are NaN are left out.
 
+    Raises:
+        InvalidArgument: nothing was drawn.
+
     Examples:
         >>> percentile_ends(torch.linspace(0, 1, 41)).tolist()
         [0.02500000037252903, 0.9750000238418579]
     """
+    if not len(drawn):
+        raise InvalidArgument("the interval of no draws was asked for: draw at least once")
     return drawn.nanquantile(torch.tensor(ENDS, dtype=drawn.dtype, device=drawn.device), dim=0)
 
 
@@ -120,13 +130,14 @@ def bootstrap(
     holds NaN makes all of the estimate NaN, as far as the statistic does.
 
     Raises:
-        InvalidArgument: an empty sample.
+        InvalidArgument: no samples, an empty one, or fewer than one draw.
 
     Cost:
         `draws` evaluations of the statistic.
     """
     if not samples or any(len(rows) == 0 for rows in samples):
         raise InvalidArgument(f"samples of {[len(rows) for rows in samples]} rows were given: none may be empty")
+    _check_draws(draws)
     if any(len(rows) == 1 for rows in samples):
         return Estimate(statistic(list(samples)), nan, nan, len(samples[0]))
     generator = torch.Generator().manual_seed(seed)
@@ -154,10 +165,14 @@ def share_over_groups(
 
     Where all groups have one share the bootstrap has nothing to vary, and Wilson's of as many groups is taken.
 
+    Raises:
+        InvalidArgument: no rows, not a group for each, negative groups, or fewer than one draw.
+
     Examples:
         >>> share_over_groups(torch.tensor([True, True, False, False]), torch.tensor([0, 0, 1, 1])).value
         0.5
     """
+    _check_groups(right, group, draws)
     value, boot = _group_shares(right[:, None], group, draws, seed)
     return _group_estimate(float(value[0]), boot[:, 0], group)
 
@@ -174,11 +189,16 @@ def balanced_accuracy_over_groups(
     The interval is that of `share_over_groups`. Draws without rows of a class are left out. 1/2 is chance, whatever
     the shares of the classes.
 
+    Raises:
+        InvalidArgument: as `share_over_groups`; labels that are all alike.
+
     Examples:
         >>> y = torch.tensor([True, False, False, False])
         >>> balanced_accuracy_over_groups(~y, y, torch.arange(4)).value
         0.5
     """
+    _check_groups(right, group, draws)
+    _check_both(y, "labels")
     n = int(group.max()) + 1
     member = torch.stack([~y, y], 1).double()
     size = torch.zeros(n, 2, dtype=torch.float64).index_add_(0, group, member)
@@ -200,6 +220,9 @@ def auroc_over_groups(
     sum_ij [s_i > s_j] / n_pairs over pairs within folds, ties counting half: scores of two folds come from two probes
     and are not compared. No group is in two folds. The interval is as that of `share_over_groups`.
 
+    Raises:
+        InvalidArgument: as `share_over_groups`; scores that are NaN; no fold with rows of both classes.
+
     Cost:
         A number for each pair of groups of a fold.
 
@@ -208,6 +231,13 @@ def auroc_over_groups(
         >>> auroc_over_groups(y.double(), y, torch.arange(4), torch.tensor([0, 0, 1, 1])).value
         1.0
     """
+    _check_groups(score, group, draws)
+    if bool(score.isnan().any()):
+        raise InvalidArgument(f"{int(score.isnan().sum())} of {len(score)} scores are NaN: they are in no order")
+    if not any(bool(y[fold == one].any()) and not bool(y[fold == one].all()) for one in fold.unique()):
+        raise InvalidArgument(
+            "no fold has rows of both classes, and only scores of one fold are compared: give fewer folds"
+        )
     n = int(group.max()) + 1
     times = draw_groups(n, draws, seed)
     ordered, pairs, drawn_ordered, drawn_pairs = 0.0, 0.0, torch.zeros(draws).double(), torch.zeros(draws).double()
@@ -241,11 +271,15 @@ def shares_over_groups(
     have in common. A column of which all groups have one share deviates as far as Wilson's interval of it. Cut to 0
     and 1.
 
+    Raises:
+        InvalidArgument: as `share_over_groups`.
+
     Examples:
         ```python
         value, low, high = shares_over_groups(right, group)
         ```
     """
+    _check_groups(right, group, draws)
     flat = right.reshape(len(right), -1)
     value, boot = _group_shares(flat, group, draws, seed)
     n, deviation = int(group.max()) + 1, (boot - value).abs()
@@ -265,6 +299,34 @@ def _group_shares(right: Tensor, group: Tensor, draws: int, seed: int) -> tuple[
 
 
 def draw_groups(n: int, draws: int, seed: int) -> Float[Tensor, "n _"]:
-    """How often each of n groups is drawn, in each draw of as many with replacement."""
+    """How often each of n groups is drawn, in each draw of as many with replacement.
+
+    Raises:
+        InvalidArgument: fewer than one group or draw.
+    """
+    if n < 1:
+        raise InvalidArgument(f"{n} groups were given to draw from: give at least one")
+    _check_draws(draws)
     picked = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
     return torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, picked, torch.ones(draws, n).double())
+
+
+def _check_draws(draws: int) -> None:
+    if draws < 1:
+        raise InvalidArgument(f"draws is {draws}: an interval needs at least one, and hundreds to mean something")
+
+
+def _check_groups(rows: Tensor, group: Tensor, draws: int) -> None:
+    """Raise unless there are rows, and a group from 0 on for each."""
+    _check_draws(draws)
+    if not len(rows) or len(rows) != len(group):
+        raise InvalidArgument(
+            f"{len(rows)} rows and {len(group)} groups were given: give one for each row, at least one"
+        )
+    if int(group.min()) < 0:
+        raise InvalidArgument(f"group {int(group.min())} was given: groups are numbered from 0")
+
+
+def _check_both(y: Tensor, what: str) -> None:
+    if bool(y.all()) or not bool(y.any()):
+        raise InvalidArgument(f"the {what} are all {bool(y.all())}: give rows of both classes")

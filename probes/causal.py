@@ -7,6 +7,7 @@ from typing import TypeAlias, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Direction, Intervention, Model, Position, capture, intervene
 from hooks.border import Count, Natural
@@ -108,6 +109,7 @@ def does_it_matter(
     at: Position = everywhere,
     draws: Count = 39,
     seed: Natural = 0,
+    progress: bool = False,
 ) -> CausalTest:
     """Test whether the model uses a direction, or whether it can only be read.
 
@@ -142,14 +144,18 @@ def does_it_matter(
     g = torch.Generator().manual_seed(seed)
     others = torch.nn.functional.normalize(torch.randn(draws, len(unit), generator=g), dim=1)
 
+    bar = tqdm(total=3 * (1 + draws), desc="changes", disable=not progress)
+
     def change(amount: Amount, along: Float[Tensor, "d_model"]) -> Float[Tensor, "example"]:
         with intervene(model, {site: _move_along(direction, amount, along, at)}):
+            bar.update()
             return _measure(behaviour, model, texts) - baseline
 
-    effects = {
-        name: _effect(change(amount, unit), torch.stack([change(amount, r).abs().mean() for r in others]), seed)
-        for name, amount in amounts.items()
-    }
+    with bar:
+        effects = {
+            name: _effect(change(amount, unit), torch.stack([change(amount, r).abs().mean() for r in others]), seed)
+            for name, amount in amounts.items()
+        }
     return CausalTest(direction, baseline, **effects)
 
 

@@ -7,6 +7,7 @@ from typing import TypeAlias, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Activations, Images, Position, Site, capture
 from hooks.border import Count
@@ -41,6 +42,7 @@ def gather(
     positions: Iterable[Position],
     *,
     batch_size: Count = 32,
+    progress: bool = False,
 ) -> Cells:
     """The activations of texts or pictures at each site and position, which must select one token or place of each.
 
@@ -59,7 +61,10 @@ def gather(
     places = tuple(dict.fromkeys(positions))
     texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, Images) else list(texts)
     batches = [texts[start : start + batch_size] for start in range(0, max(1, len(texts)), batch_size)]
-    parts = [rows_of(capture(model, some, wanted, batch_size=batch_size), wanted, places) for some in batches]
+    parts = [
+        rows_of(capture(model, some, wanted, batch_size=batch_size), wanted, places)
+        for some in tqdm(batches, desc="forward passes", disable=not progress)
+    ]
     return Cells({cell: torch.cat([part[cell] for part in parts]) for cell in parts[0]}, model.fingerprint)
 
 

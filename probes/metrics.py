@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Real, Shaped
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from probes.arrays import Array, Table, tensor
 from probes.checks import check_rows
 from probes.labels import convert_truth
@@ -53,7 +54,7 @@ def detection(scores: Real[Array, "n"], y: Shaped[Array, "n"] | Table, threshold
     Precision is 0 where nothing is detected.
 
     Raises:
-        InvalidArgument: NaN or infinity, lengths that differ, or labels that are all alike.
+        InvalidArgument: NaN or infinity, a threshold that is NaN, lengths that differ, or labels that are all alike.
 
     Examples:
         >>> detection(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True]), 0.5).recall
@@ -61,6 +62,8 @@ def detection(scores: Real[Array, "n"], y: Shaped[Array, "n"] | Table, threshold
     """
     values, labels = _numbers(scores), convert_truth(y)
     area = float(auroc(values, labels))
+    if threshold != threshold:
+        raise InvalidArgument("the threshold is NaN, and no score is above it: give a number, as best_threshold does")
     found = values > threshold
     hits = int((found & labels).sum())
     precision = hits / max(1, int(found.sum()))

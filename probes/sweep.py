@@ -44,6 +44,7 @@ def sweep(
     permutations: Count = 20,
     elsewhere: Mapping[str, Examples] | None = None,
     seed: Natural = 0,
+    progress: bool = False,
 ) -> ProbeGrid:
     """Fit a probe at every site and position, and measure it on groups it has not seen, with every control.
 
@@ -71,17 +72,19 @@ def sweep(
         _check_apart(name, other, examples)
     examples = cut_examples(model, examples)
     sites, positions = tuple(sites), tuple(positions)
-    places = {"sites": sites, "positions": positions}
+    places = {"sites": sites, "positions": positions, "progress": progress}
     cells = gather(model, examples.texts, **places)
     controls = {
         "embedding": _embeddings(model, examples, positions),
         "untrained": gather(make_untrained_model(model, seed), examples.texts, **places),
     }
-    grid = measure(cells, examples, probe, controls, folds=folds, permutations=permutations, seed=seed)
+    grid = measure(
+        cells, examples, probe, controls, folds=folds, permutations=permutations, seed=seed, progress=progress
+    )
     others = {}
     for name, given in (elsewhere or {}).items():
         (site, position), other = grid.best, cut_examples(model, given)
-        x = gather(model, other.texts, [site], [position]).rows[grid.best]
+        x = gather(model, other.texts, [site], [position], progress=progress).rows[grid.best]
         others[name] = share_over_groups(grid.probe.predict(x).cpu() == other.y, other.group, seed=seed)
     return replace(grid, controls=replace(grid.controls, elsewhere=others))
 
@@ -95,6 +98,7 @@ def measure(
     folds: int = 5,
     permutations: Count = 20,
     seed: Natural = 0,
+    progress: bool = False,
 ) -> ProbeGrid:
     """Measure rows already captured, here or from a store: `cells`, and as controls "embedding" and "untrained".
 
@@ -110,9 +114,12 @@ def measure(
     y, group = examples.y, examples.group
     fold = grouped_folds(group, y, folds, seed)
     found, *compared = (
-        cross_validate(probe, c.rows, y, fold) for c in (cells, controls["embedding"], controls["untrained"])
+        cross_validate(probe, c.rows, y, fold, progress=progress)
+        for c in (cells, controls["embedding"], controls["untrained"])
     )
-    null = best_of_shuffled(probe, cells.rows, draw_exchanges(y, group, fold, permutations, seed), fold)
+    null = best_of_shuffled(
+        probe, cells.rows, draw_exchanges(y, group, fold, permutations, seed), fold, progress=progress
+    )
     sites, positions = (tuple(dict.fromkeys(axis)) for axis in zip(*cells.rows, strict=True))
     order = [list(cells.rows).index((site, position)) for site in sites for position in positions]
     right = found.right[:, order].reshape(len(y), len(sites), len(positions))

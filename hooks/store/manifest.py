@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, final
 import torch
 from annotated_types import Ge
 
-from hooks.errors import MissingFile, WrongModel
+from hooks.errors import DamagedFile, MissingFile, WrongModel
 from hooks.json_file import Kind, json_content, json_text, parse_contents
 from hooks.store.folder import Folder
 
@@ -207,6 +207,30 @@ def check_settings(folder: Folder, before: Settings, settings: Settings) -> None
         raise WrongModel(
             f"the harvest at {folder.url} was begun with {differ}: go on with the same, or take a new place"
         )
+
+
+def check_notes(folder: Folder, manifest: Manifest) -> None:
+    """Raise where the settings written when a harvest began, or a shard's own record, say other than the manifest.
+
+    Raises:
+        DamagedFile: one is missing, torn or changed; the message names it.
+
+    Examples:
+        ```python
+        check_notes(Folder("store"), Manifest.read(Folder("store")))
+        ```
+    """
+    sizes, cure = folder.sizes(), "harvest with the same arguments, and it is written again"
+    if SETTINGS not in sizes:
+        raise DamagedFile(f"{SETTINGS} of the store at {folder.url} is missing: {cure}")
+    if differ := manifest.settings.differences(Settings(**_parse(folder, SETTINGS, BEGUN))):
+        raise DamagedFile(
+            f"{SETTINGS} of the store at {folder.url} does not say what {MANIFEST} says ({differ}): remove it, {cure}"
+        )
+    shards = {shard.record: shard for shard in manifest.shards}
+    for name in shards.keys() & sizes.keys():
+        if Shard(**_parse(folder, name, ONE)) != shards[name]:
+            raise DamagedFile(f"{name} of the store at {folder.url} does not say what {MANIFEST} says: remove it")
 
 
 def find_whole_shards(folder: Folder, settings: Settings) -> dict[str, Shard]:

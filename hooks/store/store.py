@@ -16,7 +16,7 @@ from hooks.json_file import parse_contents
 from hooks.site import Site, find_sites
 from hooks.store.columns import Columns
 from hooks.store.folder import Folder
-from hooks.store.manifest import DTYPES, TOKEN, WHOLE, Manifest
+from hooks.store.manifest import DTYPES, TOKEN, WHOLE, Manifest, check_notes
 from hooks.summary import summarise
 
 Asked: TypeAlias = Site | str | Sequence[Site | str]
@@ -191,16 +191,18 @@ class ActivationStore:
         return (self.chunk(number, wanted) for number in range(len(self.columns)))
 
     def verify(self) -> None:
-        """Read the whole store and compare every checksum.
+        """Read the whole store, all its files, and compare every checksum.
 
         Raises:
-            DamagedFile: a shard is missing, truncated or corrupted; the message names it.
+            DamagedFile: a shard, or what is said of the harvest, is missing, truncated or corrupted; the message names
+                it.
 
         Examples:
             ```python
             store.verify()
             ```
         """
+        check_notes(self._folder, Manifest.read(self._folder))
         self.columns.verify()
 
     def _numbers(self, rows: int | slice | Sequence[int] | Shaped[Tensor, "n"]) -> Int[Tensor, "_"]:

@@ -6,6 +6,7 @@ from typing import TypeAlias
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Images, Model, Network, capture_gradients
 from hooks.border import Count
@@ -19,7 +20,14 @@ CANDIDATES = 4
 
 
 def attribute_cells(
-    model: Network, pictures: Images, atlas: Atlas, classes: Sequence[str], *, examples: Count = 4, top: Count = 3
+    model: Network,
+    pictures: Images,
+    atlas: Atlas,
+    classes: Sequence[str],
+    *,
+    examples: Count = 4,
+    top: Count = 3,
+    progress: bool = False,
 ) -> Words:
     """Return for each cell the classes that its activations speak for: `mean_i a_i · ∂logit_c/∂a_i`.
 
@@ -33,6 +41,7 @@ def attribute_cells(
         classes: their names, in the order of the logits.
         examples: of each cell.
         top: classes of each cell.
+        progress: show a bar.
 
     Raises:
         WrongModel: the model gives no logits of these classes.
@@ -56,7 +65,13 @@ def attribute_cells(
     likely = torch.stack([part.mean(0) for part in scores.split(lengths)]).topk(min(CANDIDATES, len(classes)))
     owner = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths))
     tried = [likely.indices[owner, j] for j in range(likely.indices.shape[1])]
-    effect = torch.stack([_attribute(model, pictures, atlas, item, place, one) for one in tried], 1)
+    effect = torch.stack(
+        [
+            _attribute(model, pictures, atlas, item, place, one)
+            for one in tqdm(tried, desc="cells", disable=not progress)
+        ],
+        1,
+    )
     means = [part.mean(0) for part in effect.split(lengths)]
     return tuple(
         tuple((classes[int(numbers[j])], float(mean[j])) for j in mean.argsort(descending=True)[:top])

@@ -124,6 +124,7 @@ def space_at(
     at: Position = everywhere,
     metric: Metric = "cosine",
     batch_size: Count = 64,
+    progress: bool = False,
 ) -> Space:
     """The space of what a model computes at a site: a row for each picture or text, the mean of the selected places.
 
@@ -135,6 +136,7 @@ def space_at(
         at: which places or tokens; several of one picture or text are averaged.
         metric: how near two rows are.
         batch_size: of the passes.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: a picture or text of which no place is selected, or another number of names.
@@ -146,7 +148,7 @@ def space_at(
         space_at(load_net("convnet"), draw(shown).images(), embedding, [scene.landmark for scene in shown])
         ```
     """
-    acts = capture(model, data, site, batch_size=batch_size)
+    acts = capture(model, data, site, batch_size=batch_size, progress=progress)
     value = acts[site].flatten(2).float()
     chosen = at.mask(acts.tokens.places(value.shape[1], site)).to(value.dtype)
     counts = chosen.sum(1)

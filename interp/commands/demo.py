@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from interp.commands.arguments import Quiet, hide_bars
+from interp.commands.arguments import Quiet, WrittenOn, check_device, hide_bars
 from interp.commands.verb import Document, verb
 from interp.demo.run import REPORT, run
 from interp.demo.settings import Settings
@@ -17,12 +17,14 @@ def demo_command(
     seed: Annotated[int, typer.Option(help="Of the dictionary and of every draw.")] = 0,
     landmark: Annotated[str, typer.Option(help="The landmark to find, turn up and move.")] = Settings.landmark,
     city: Annotated[str, typer.Option(help="The city to move it to.")] = Settings.city,
+    device: WrittenOn = None,
     quiet: Quiet = False,
 ) -> Document:
     """Find the Golden Gate Bridge in the bundled model, turn it up, move it, and write a report (five minutes)."""
     settings = Settings(landmark=landmark, city=city, seed=seed)
+    place = check_device(device or "cpu")
     hide_bars()
-    done = run(settings, out, tell=typer.echo, progress=not quiet)
+    done = run(settings, out, tell=typer.echo, device=place, progress=not quiet)
     typer.echo(f"report: {done.report.resolve()}")
     turned, best = done.turned.chosen, done.found.search.finding
     return {

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from interp import landmark
-from interp.commands.arguments import Device, NewFolder, Quiet, TrainingFolder, check_device, show_step
+from interp.commands.arguments import Device, NewFolder, Quiet, TrainingFolder, WrittenOn, check_device, show_step
 from interp.commands.landmark_card import measure, write_card
 from interp.commands.verb import Document, verb
 from interp.landmark.documents import documents
@@ -26,10 +26,18 @@ def train_command(
     architecture: Annotated[str, typer.Option(help="'gpt2', or 'llama' for the gated sibling.")] = "gpt2",
     keep_checkpoints: Annotated[bool, typer.Option(help="Keep a model at every power of two of steps.")] = False,
     device: Device = None,
+    quiet: Quiet = False,
 ) -> Document:
     """Train the bundled model from its corpus, resumable."""
     place = check_device(device)
-    trained = train(folder, seed=seed, architecture=architecture, keep_checkpoints=keep_checkpoints, device=place)
+    trained = train(
+        folder,
+        seed=seed,
+        architecture=architecture,
+        keep_checkpoints=keep_checkpoints,
+        device=place,
+        progress=not quiet,
+    )
     typer.echo(f"trained: {trained}")
     return {"model": trained, "seed": seed, "architecture": architecture}
 
@@ -39,12 +47,14 @@ def train_command(
 def card_command(
     folder: TrainingFolder,
     install: Annotated[bool, typer.Option(help="Copy the model and its card into the package.")] = False,
+    device: WrittenOn = None,
     quiet: Quiet = False,
 ) -> Document:
     """Measure a trained model and write its card next to it."""
+    place = check_device(device or "cpu")
     card = folder / "model" / "README.md"
     with show_step("measuring what it knows and where, some minutes", quiet):
-        measured = measure(folder)
+        measured = measure(folder, place)
     typer.echo(write_card(measured, card))
     if install:
         shutil.copytree(folder / "model", PACKAGED, dirs_exist_ok=True)

@@ -1,7 +1,6 @@
 """The model card: everything a trained model is asked about itself, measured, and written down as a README."""
 # ruff: noqa: E501
 
-import json
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from random import Random
 import torch
 
 from hooks import Model, load
-from hooks.disk import write_text
+from hooks.disk import read_log, write_text
 from interp.circuits.heads import induction
 from interp.common.statistics import Estimate, share
 from interp.landmark.entities import entities
@@ -61,11 +60,11 @@ def known_subjects(model: Model, n: int, seed: int = 0) -> tuple[Subject, ...]:
     return tuple(f for f, text in zip(asked, said, strict=True) if text.strip().startswith(f.answer))[:n]
 
 
-def measure(folder: Path) -> CardFigures:
+def measure(folder: Path, device: str | torch.device | None = None) -> CardFigures:
     """Measure the model that a training run wrote to `folder/model`. Cost: some 6,000 short forward passes, minutes."""
-    model = load(folder / "model", dtype=torch.float32)
+    model = load(folder / "model", dtype=torch.float32, device=device)
     tokenizer = read_tokenizer(folder / "model" / "tokenizer.json")
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = read_log(folder / "log.jsonl")
     heads = induction(model).values
     facts = known_subjects(model, 100)
     return CardFigures(

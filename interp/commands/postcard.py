@@ -1,15 +1,15 @@
 """The `interp postcard` commands: train a net of the world, measure it and write its card, draw a sheet of pictures."""
 # ruff: noqa: E501
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from torch.nn import Module
 
-from hooks.disk import write_text
+from hooks.disk import read_log, write_text
 from hooks.errors import MissingFile
-from interp.commands.arguments import NewFolder, Quiet, TrainingFolder, show_step
+from interp.commands.arguments import NewFolder, Quiet, TrainingFolder, WrittenOn, check_device, show_step
 from interp.commands.verb import Document, verb
 from interp.common.statistics import Estimate
 from interp.postcard.answers import is_right
@@ -20,7 +20,7 @@ from interp.postcard.nets import Which, install, net, new_net
 from interp.postcard.scene import LANDMARKS
 from interp.postcard.sheet import write_sheet
 from interp.postcard.splits import Split, scenes
-from interp.postcard.train import Recipe, recipe_for, train
+from interp.postcard.train import Recipe, read_recipe, recipe_for, train
 
 app = typer.Typer(help="The bundled pictures: draw them, train a net on them, measure it.", no_args_is_help=True)
 TITLES = {
@@ -38,9 +38,12 @@ def train_net_command(
     seed: Annotated[int, typer.Option(help="Of the first weights and of which pictures are seen.")] = 0,
     pictures: Annotated[int | None, typer.Option(help="How many to see; the bundled nets' number by default.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many; run again to go on.")] = None,
+    device: WrittenOn = None,
+    quiet: Quiet = False,
 ) -> Document:
     """Train a net on pictures drawn as they are needed, resumable."""
-    trained = train(folder, recipe_for(which, seed, pictures), minutes=minutes)
+    place, recipe = check_device(device or "cpu"), recipe_for(which, seed, pictures)
+    trained = train(folder, recipe, minutes=minutes, device=place, progress=not quiet)
     typer.echo(f"trained: {trained}")
     return {"model": trained, "which": which, "seed": seed}
 
@@ -51,17 +54,21 @@ def net_card_command(
     folder: TrainingFolder,
     name: Annotated[str | None, typer.Option("--install", help="Copy the net and its card into the package.")] = None,
     n: Annotated[int, typer.Option(help="Test pictures to measure on.")] = 4000,
+    device: WrittenOn = None,
     quiet: Quiet = False,
 ) -> Document:
     """Measure a trained net and write its card next to it."""
     if not (folder / "log.jsonl").is_file():
         raise MissingFile(f"there is no training in {folder}: give the folder that interp postcard train wrote to")
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    read, recipe = net(folder / "model"), Recipe(**json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
+    log, recipe = read_log(folder / "log.jsonl"), read_recipe(folder)
+    place = check_device(device or "cpu")
+    read, blank = net(folder / "model"), new_net(recipe.which, recipe.seed)
+    for one in (read, blank):
+        Module.to(one, place)
     shown = scenes("test", 500)
     with show_step(f"measuring on {n} pictures", quiet):
         figures = measure(read, n)
-        untrained = is_right(new_net(recipe.which, recipe.seed), draw(shown).pixels, [s.landmark for s in shown])
+        untrained = is_right(blank, draw(shown).pixels, [s.landmark for s in shown])
         size = sum(p.numel() for p in read.parameters())
         text = card(recipe, figures, log[-1], float(untrained.float().mean()), size)
     write_text(folder / "model" / "README.md", text)

@@ -8,7 +8,7 @@ import typer
 
 from hooks import load
 from hooks.errors import UnknownName, nearest
-from interp.commands.arguments import NewFolder
+from interp.commands.arguments import NewFolder, Quiet, WrittenOn, check_device
 from interp.commands.verb import Document, verb
 from interp.landmark.guide import planned_runs, runs, tune_guide
 from interp.worlds.load import MODELS
@@ -26,9 +26,11 @@ def train_world_command(
     seed: Annotated[int, typer.Option(help="Of the first weights and of the rows.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Stop at this one; run again to go on.")] = None,
     install: Annotated[bool, typer.Option(help="Copy the model into the package.")] = False,
+    device: WrittenOn = None,
+    quiet: Quiet = False,
 ) -> Document:
     """Train a world, with checkpoints at logarithmically spaced steps; minutes on one core, resumable."""
-    trained = train(folder, name, seed=seed, steps=steps)
+    trained = train(folder, name, seed=seed, steps=steps, device=check_device(device or "cpu"), progress=not quiet)
     typer.echo(f"trained: {trained}")
     if install:
         shutil.copytree(trained, MODELS / name, dirs_exist_ok=True)
@@ -41,18 +43,21 @@ def tune_guide_command(
     folder: NewFolder,
     only: Annotated[str | None, typer.Option(help="One of them, such as cheerful_025.")] = None,
     steps: Annotated[int, typer.Option(help="Of each tuning.")] = 100,
+    device: WrittenOn = None,
+    quiet: Quiet = False,
 ) -> Document:
     """Tune the siblings of the bundled model that are not in the package; about a minute each, run again to go on."""
+    place = check_device(device or "cpu")
     planned = {run.name: run for run in planned_runs()}
     if only is not None and only not in planned:
         raise UnknownName(f"no guide is called {only!r}; the nearest is {nearest(only, planned)}")
     wanted = [run for run in planned.values() if (run not in runs() if only is None else run.name == only)]
     Path(folder).mkdir(parents=True, exist_ok=True)
-    model, files = load("landmark"), []
+    model, files = load("landmark", device=place), []
     for run in wanted:
         files.append(Path(folder) / f"{run.name}.safetensors")
         if not files[-1].exists():
-            tune_guide(model, files[-1], run.behaviour, run.dose, seed=run.seed, steps=steps)
+            tune_guide(model, files[-1], run.behaviour, run.dose, seed=run.seed, steps=steps, progress=not quiet)
         typer.echo(f"tuned: {files[-1]}")
     return {"files": files}
 

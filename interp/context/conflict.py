@@ -7,6 +7,7 @@ from random import Random
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Model, capture
 from hooks.border import Natural
@@ -133,6 +134,8 @@ def scale_heads(
     heads: Sequence[Head],
     factors: Sequence[float] = (0.0, 1.0, 2.0, 4.0),
     seed: Natural = 0,
+    *,
+    progress: bool = False,
 ) -> dict[str, dict[float, ConflictShares]]:
     """Measure who answers while what some heads give at the last token is multiplied, next to random heads.
 
@@ -143,6 +146,7 @@ def scale_heads(
         heads: layer and number.
         factors: of z at these heads.
         seed: of the random heads.
+        progress: show a bar.
 
     Returns:
         By "heads" and "random heads", the shares by factor.
@@ -163,10 +167,14 @@ def scale_heads(
     if not own or len(own) > len(rest):
         raise InvalidArgument(f"heads={own} of {len(every)} were given: give at least one, and at most half of them")
     chosen = {"heads": own, "random heads": Random(f"scaled {seed}").sample(rest, len(own))}
-    return {
-        name: {float(factor): _shares(model, conflict, _scale_heads(of, float(factor))) for factor in factors}
-        for name, of in chosen.items()
-    }
+    with tqdm(total=len(chosen) * len(factors), desc="heads scaled", disable=not progress) as bar:
+
+        def shares(of: list[Head], factor: float) -> ConflictShares:
+            found = _shares(model, conflict, _scale_heads(of, factor))
+            bar.update()
+            return found
+
+        return {name: {float(factor): shares(of, float(factor)) for factor in factors} for name, of in chosen.items()}
 
 
 def _scale_heads(heads: Sequence[Head], factor: float) -> dict:

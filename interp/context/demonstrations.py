@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Count, Natural
@@ -75,6 +76,7 @@ def measure_demonstrations(
     words: Sequence[str] = (),
     changes: Sequence[Change] = (),
     seed: Natural = 0,
+    progress: bool = False,
 ) -> DemonstrationEffects:
     """Measure what each change of the demonstrations costs, in prompts that are the same otherwise.
 
@@ -89,6 +91,7 @@ def measure_demonstrations(
         words: put in for labels and inputs where other words are; without them these changes are left out.
         changes: which; all by default.
         seed: of the draw.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: as many demonstrations as pairs, or more.
@@ -107,7 +110,7 @@ def measure_demonstrations(
     log_p: dict[Change, Estimate] = {}
     followed: dict[Change, Estimate] = {}
     every: tuple[Change, ...] = ("none", *wanted)
-    for change in dict.fromkeys(every):
+    for change in tqdm(dict.fromkeys(every), desc="changes", disable=not progress):
         asked = [Random(f"{seed} {i}").choice(task.pairs) for i in range(n)]
         made = [
             demonstrate(task, pair, shots, change, Random(f"{seed} {i} shown"), words) for i, pair in enumerate(asked)

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from random import Random
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Direction, Model, Site, capture, intervene
 from hooks.border import Count, Natural
@@ -45,7 +47,14 @@ def _mean_z(model: Model, prompts: Sequence[str]) -> dict[int, Float[Tensor, "he
 
 @torch.no_grad()
 def measure_head_effects(
-    model: Model, task: PairTask, *, shots: Count = 8, n: Count = 100, trials: Count = 25, seed: Natural = 0
+    model: Model,
+    task: PairTask,
+    *,
+    shots: Count = 8,
+    n: Count = 100,
+    trials: Count = 25,
+    seed: Natural = 0,
+    progress: bool = False,
 ) -> HeadScores:
     """Measure each head's causal indirect effect: p(y | no label right, z_h ← E z_h) − p(y | no label right).
 
@@ -60,6 +69,7 @@ def measure_head_effects(
         n: prompts that means are taken of.
         trials: prompts that they are put into.
         seed: of the draw.
+        progress: show a bar.
 
     Cost: twice as many forward passes over `trials` prompts as there are heads, and over 2 n prompts.
 
@@ -79,11 +89,10 @@ def measure_head_effects(
         return float(logits.float().softmax(-1).gather(-1, ids[:, None].to(logits.device)).mean())
 
     plain, effect = p(), torch.zeros(2, model.n_layers, model.n_heads)
-    for i, means in enumerate((right, wrong)):
-        for layer in range(model.n_layers):
-            for head in range(model.n_heads):
-                with intervene(model, {z[layer]: apply(_put(head, means[layer][head]), last)}):
-                    effect[i, layer, head] = p() - plain
+    places = [*product(range(2), range(model.n_layers), range(model.n_heads))]
+    for i, layer, head in tqdm(places, desc="heads", disable=not progress):
+        with intervene(model, {z[layer]: apply(_put(head, (right, wrong)[i][layer][head]), last)}):
+            effect[i, layer, head] = p() - plain
     return HeadScores(f"effect on {task.name}", effect[0], effect[1], "with the mean of prompts whose labels are wrong")
 
 
@@ -210,6 +219,7 @@ def measure_transfer(
     shots: Count = 8,
     n: Count = 100,
     seed: Natural = 0,
+    progress: bool = False,
 ) -> Transfer:
     """Measure what a function vector does in prompts without demonstrations, next to every control.
 
@@ -226,6 +236,7 @@ def measure_transfer(
         shots: demonstrations in the prompts that have some.
         n: prompts.
         seed: of the draw.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: the model has no heads but these.
@@ -253,7 +264,10 @@ def measure_transfer(
     }
     if task_vector is not None:
         done["task vector"] = {task_vector.site: lambda at: replace(task_vector.vector, at=at)}
-    by = {name: share(says_with(model, bare, labels, changes)) for name, changes in done.items()}
+    by = {
+        name: share(says_with(model, bare, labels, changes))
+        for name, changes in tqdm(done.items(), desc="transfer", disable=not progress)
+    }
     return Transfer(task.name, {"right demonstrations": share(says_with(model, shown, labels, {})), **by})
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Intervention, Model, Position, Site, Tokens, capture, intervene
 from hooks.border import Natural
@@ -85,6 +86,7 @@ def swap_bridges(
     *,
     component: Literal["whole", "read"] | Mapping[int, Float[Tensor, "n d_model"]] = "whole",
     seed: Natural = 0,
+    progress: bool = False,
 ) -> Bridges:
     """Read the bridge at the end of each mention, and swap the state there with that of a partner.
 
@@ -102,6 +104,7 @@ def swap_bridges(
             of the rows of the two bridges in the unembedding; or by layer rows that span a subspace, as interchange
             training finds one.
         seed: of the partners.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: lists of different length, or a prompt without two partners.
@@ -121,7 +124,7 @@ def swap_bridges(
     first = torch.tensor([ids[0] for ids in find_answer_ids(model, prompts, bridges)])
     U, _ = output_rows(model, first)
     read, swapped, others = {}, {}, {}
-    for layer in range(model.n_layers):
+    for layer in tqdm(range(model.n_layers), desc="bridges swapped", disable=not progress):
         h = own.states(resid_post[layer])
         said = LogitLens(model).read(h, layer).float().log_softmax(-1)
         lead = said.gather(1, first[:, None]) - said.gather(1, first[partner][:, None])
@@ -222,7 +225,13 @@ class BackPatching:
 
 
 def back_patch(
-    model: Model, prompts: Sequence[str], mention: Sequence[str], answers: Sequence[str], *, seed: Natural = 0
+    model: Model,
+    prompts: Sequence[str],
+    mention: Sequence[str],
+    answers: Sequence[str],
+    *,
+    seed: Natural = 0,
+    progress: bool = False,
 ) -> BackPatching:
     """Put the state after a later layer into an earlier one at the end of each mention, and see what that rescues.
 
@@ -235,6 +244,7 @@ def back_patch(
         mention: the words at whose end states are moved.
         answers: the right ones.
         seed: of the halves and of the other prompts.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: fewer than four prompts fail, or all of these have one answer.
@@ -255,8 +265,11 @@ def back_patch(
     other = _others(kept, seed)
     pairs = [(s, d) for s in range(1, model.n_layers) for d in range(s)]
     h = {layer: asked.states(resid_post[layer]) for layer in range(model.n_layers)}
-    own = torch.stack([asked.says({resid_post[d]: h[s]}) for s, d in pairs])
-    foreign = torch.stack([asked.says({resid_post[d]: h[s][other]}) for s, d in pairs])
+    both = [
+        torch.stack([asked.says({resid_post[d]: state}) for state in (h[s], h[s][other])])
+        for s, d in tqdm(pairs, desc="back-patching", disable=not progress)
+    ]
+    own, foreign = torch.stack(both, 1)
     order = torch.randperm(len(failed), generator=torch.Generator().manual_seed(seed))
     first, second = order[: len(failed) // 2], order[len(failed) // 2 :]
     best = int(own[:, first].float().mean(1).argmax())

@@ -6,7 +6,7 @@ from interp.directions.pairs import Pairs
 from interp.directions.rows import capture_pairs, make_direction
 
 
-def caa(model: AnyModel, pairs: Pairs, site: Site, at: Position | None = None) -> Direction:
+def caa(model: AnyModel, pairs: Pairs, site: Site, at: Position | None = None, *, progress: bool = False) -> Direction:
     """v = (1/n) sum_i a(p_i, c_i+) - a(p_i, c_i-) (Rimsky et al. 2023, arXiv:2312.06681, equation 1).
 
     Read at the token where a text first differs from its partner, the answer's letter, unless `at` says otherwise;
@@ -28,7 +28,7 @@ def caa(model: AnyModel, pairs: Pairs, site: Site, at: Position | None = None) -
         night = caa(net, Pairs(by_night, by_day), embedding)
         ```
     """
-    positive, negative = capture_pairs(model, pairs, site, at)
+    positive, negative = capture_pairs(model, pairs, site, at, progress=progress)
     v = (positive - negative).mean(0)
     said = at if at is not None else "everywhere" if isinstance(pairs.positive, Images) else pairs.answer
     return make_direction(model, site, v, f"CAA over {pairs.n} pairs at {said}", negative.mean(0), positive)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Direction, Model, intervene
 from hooks.border import Finite
@@ -57,7 +58,14 @@ class Comparison:
 
 
 @torch.no_grad()
-def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[str], dose: Finite = 1.0) -> Comparison:
+def compare(
+    model: Model,
+    directions: Mapping[str, Direction],
+    texts: Sequence[str],
+    dose: Finite = 1.0,
+    *,
+    progress: bool = False,
+) -> Comparison:
     """Cosines of some directions, and of their effects: x' = x + dose * s * v/|v| at every token, each at its site.
 
     The effect is e = C (logits' - logits) after the last token of each text, C taking the mean over the vocabulary
@@ -83,7 +91,7 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
     at = last.mask(tokens)
     plain = model.run(tokens)[at].double()
     changes = []
-    for direction in given:
+    for direction in tqdm(given, desc="directions", disable=not progress):
         with intervene(
             model, {direction.site: add(direction, dose * direction.scale / float(direction.vector.norm()))}
         ):

@@ -15,6 +15,8 @@ def mean_centring(
     background: Sequence[str] | Images,
     site: Site,
     at: Position = everywhere,
+    *,
+    progress: bool = False,
 ) -> Direction:
     """v = mean of a(texts) - mean of a(background) (Jorgensen et al. 2023, arXiv:2312.03813, equation 2).
 
@@ -36,6 +38,6 @@ def mean_centring(
         raise InvalidArgument(
             f"{len(texts)} texts and {len(background)} of background were given: give at least one of each"
         )
-    target, rest = (capture_mean_rows(model, some, site, at) for some in (texts, background))
+    target, rest = (capture_mean_rows(model, some, site, at, progress=progress) for some in (texts, background))
     source = f"mean of {len(texts)} texts, centred by {len(background)}, at {at}"
     return make_direction(model, site, target.mean(0) - rest.mean(0), source, rest.mean(0), target)

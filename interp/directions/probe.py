@@ -13,7 +13,14 @@ from probes.linear import LinearProbe
 
 
 def probe_direction(
-    model: Model, positive: Sequence[str], negative: Sequence[str], site: Site, probe: LinearProbe, at: Position = last
+    model: Model,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    site: Site,
+    probe: LinearProbe,
+    at: Position = last,
+    *,
+    progress: bool = False,
 ) -> Direction:
     """The direction along which the score of a probe rises, fitted to one token of each text.
 
@@ -33,7 +40,7 @@ def probe_direction(
         ```
     """
     positive, negative = list_texts(positive), list_texts(negative)
-    x = capture_rows(model, [*positive, *negative], site, at)
+    x = capture_rows(model, [*positive, *negative], site, at, progress=progress)
     y = torch.tensor([True] * len(positive) + [False] * len(negative))
     made = probe.fit(x, y).direction(model.tap(site).site, model.fingerprint)
     source = f"{made.source} on {len(positive)} and {len(negative)} texts at {at}"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Direction, Images, Model, Position, Site, capture, stream
 from hooks.errors import InvalidArgument
@@ -15,7 +16,7 @@ from interp.directions.pairs import Pairs
 
 
 def capture_rows(
-    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32
+    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32, *, progress: bool = False
 ) -> Float[Tensor, "example d_model"]:
     """The activation of each text at the one token that a position selects, in float64.
 
@@ -31,7 +32,7 @@ def capture_rows(
         ```
     """
     rows, done, texts = [], 0, list_texts(texts)
-    for start in range(0, len(texts), batch_size):
+    for start in tqdm(range(0, len(texts), batch_size), desc="forward passes", disable=not progress):
         acts = capture(model, texts[start : start + batch_size], [site], batch_size=batch_size)
         chosen = at.mask(acts.tokens).sum(1)
         for row in (chosen != 1).nonzero().flatten().tolist():
@@ -45,7 +46,7 @@ def capture_rows(
 
 
 def capture_pairs(
-    model: AnyModel, pairs: Pairs, site: Site, at: Position | None
+    model: AnyModel, pairs: Pairs, site: Site, at: Position | None, *, progress: bool = False
 ) -> tuple[Float[Tensor, "example d_model"], Float[Tensor, "example d_model"]]:
     """The activations of both sides: a text's at its one token, a picture's mean over the places that are selected.
 
@@ -54,6 +55,7 @@ def capture_pairs(
         pairs: of texts or of pictures.
         site: where.
         at: by default the answer of a text, and everywhere in a picture.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: a text with no selected token or several, or a picture with no selected place.
@@ -70,15 +72,27 @@ def capture_pairs(
         if isinstance(model, Model):
             raise InvalidArgument(f"{model.name} reads texts, and the pairs are of pictures: give pairs of texts")
         at = everywhere if at is None else at
-        return capture_mean_rows(model, pairs.positive, site, at), capture_mean_rows(model, pairs.negative, site, at)
+        positive, negative = (
+            capture_mean_rows(model, one, site, at, progress=progress) for one in (pairs.positive, pairs.negative)
+        )
+        return positive, negative
     if not isinstance(model, Model):
         raise InvalidArgument(f"{model.name} reads no texts, and the pairs are of texts: give pairs of `Images`")
     at = pairs.answer if at is None else at
-    return capture_rows(model, pairs.positive, site, at), capture_rows(model, pairs.negative, site, at)
+    positive, negative = (
+        capture_rows(model, one, site, at, progress=progress) for one in (pairs.positive, pairs.negative)
+    )
+    return positive, negative
 
 
 def capture_mean_rows(
-    model: AnyModel, texts: Sequence[str] | Images, site: Site, at: Position, batch_size: int = 32
+    model: AnyModel,
+    texts: Sequence[str] | Images,
+    site: Site,
+    at: Position,
+    batch_size: int = 32,
+    *,
+    progress: bool = False,
 ) -> Float[Tensor, "example d_model"]:
     """The mean activation of each text over the tokens that a position selects, or picture over places, in float64.
 
@@ -94,7 +108,7 @@ def capture_mean_rows(
         ```
     """
     rows, done, texts = [], 0, texts if isinstance(texts, Images) else list_texts(texts)
-    for acts in stream(model, texts, [site], batch_size=batch_size):
+    for acts in stream(model, texts, [site], batch_size=batch_size, progress=progress):
         mask = at.mask(acts.tokens.places(acts[site].shape[1], site))
         x = acts.flat(site, at=at).flatten(1).double().cpu()
         number = acts.tokens.text_number.cpu()

@@ -42,7 +42,9 @@ class Routing:
         return len(self.ids)
 
 
-def capture_routing(model: Model, texts: Sequence[str], *, batch_size: Count = 32) -> dict[int, Routing]:
+def capture_routing(
+    model: Model, texts: Sequence[str], *, batch_size: Count = 32, progress: bool = False
+) -> dict[int, Routing]:
     """Capture the routing of every layer that is a mixture; beginnings of texts and padding are left out.
 
     Raises:
@@ -61,7 +63,13 @@ def capture_routing(model: Model, texts: Sequence[str], *, batch_size: Count = 3
             f"{model.name} has no experts: take a mixture, or cluster_routing of a dense model's states"
         )
     names = (expert_choice, expert_weights, router_logits)
-    acts = capture(model, list(texts), [name[layer] for layer in layers for name in names], batch_size=batch_size)
+    acts = capture(
+        model,
+        list(texts),
+        [name[layer] for layer in layers for name in names],
+        batch_size=batch_size,
+        progress=progress,
+    )
     ids, document, real = _places(acts.tokens)
     found = {}
     for layer in layers:
@@ -72,7 +80,13 @@ def capture_routing(model: Model, texts: Sequence[str], *, batch_size: Count = 3
 
 
 def cluster_routing(
-    model: Model, texts: Sequence[str], n_experts: Count, *, site: Site | None = None, seed: Natural = 0
+    model: Model,
+    texts: Sequence[str],
+    n_experts: Count,
+    *,
+    site: Site | None = None,
+    seed: Natural = 0,
+    progress: bool = False,
 ) -> Routing:
     """Cluster the states of a dense model by k-means, as if clusters were experts: the control for specialisation.
 
@@ -84,6 +98,7 @@ def cluster_routing(
         n_experts: how many clusters; each token has one.
         site: whose states; by default the stream half of the way up.
         seed: of k-means.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: fewer tokens than clusters.
@@ -98,7 +113,7 @@ def cluster_routing(
     from sklearn.cluster import KMeans
 
     place = site or resid_post[model.n_layers // 2]
-    acts = capture(model, list(texts), place)
+    acts = capture(model, list(texts), place, progress=progress)
     ids, document, real = _places(acts.tokens)
     rows = acts[place][real].float()
     if len(rows) < n_experts:

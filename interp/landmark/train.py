@@ -23,9 +23,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from hooks.disk import append_text, read_pickled, write_file, write_folder
+from hooks.disk import append_text, read_foreign, read_state, write_file, write_folder
 from hooks.errors import InvalidArgument, NotFinite
 from hooks.huggingface import HFModel
+from hooks.json_file import parse_object
 from interp.common.precision import precision
 from interp.landmark.documents import documents
 from interp.landmark.gated import gated_states, new_gated_model
@@ -248,7 +249,8 @@ def _resume(
     """Put a saved state back; the next step, the seconds spent so far, and the weights that the phase began with."""
     if not state_file.exists():
         return 0, 0.0, {}
-    state = read_pickled(state_file, "remove it to begin the training again")
+    fields = ("model", "optimizers", "step", "seconds", "begun")
+    state = read_state(state_file, fields, "remove it to begin the training again")
     for name, asked in about.items():
         if state.get(name, asked) != asked:
             raise InvalidArgument(
@@ -314,7 +316,9 @@ def _learn_tokenizer(seed: int, file: Path) -> int:
         learnt = train_tokenizer(document.text for document in islice(documents(seed), 30_000))
         with write_file(file) as partial:
             learnt.save(str(partial))
-    return len(json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"])
+    cure = "remove the folder, and train again"
+    said = parse_object(file.read_bytes(), file, cure)
+    return read_foreign(file, cure, lambda: len(said["model"]["vocab"]))
 
 
 def _new_model(architecture: str, vocab_size: int) -> HFModel:
@@ -330,6 +334,7 @@ def train(
     save_every: int = 200,
     keep_checkpoints: bool = False,
     device: torch.device = torch.device("cpu"),  # noqa: B008
+    progress: bool = True,
 ) -> Path:
     """Train the bundled model, or with "llama" its gated sibling, from its corpus; the same folder again to resume.
 
@@ -354,7 +359,7 @@ def train(
     start = time.monotonic() - spent
     stream = batches(first, seed, tokenizer_file)
     n_steps = sum(phase.steps for phase in phases)
-    for step in tqdm(range(first, n_steps), initial=first, total=n_steps):
+    for step in tqdm(range(first, n_steps), initial=first, total=n_steps, disable=not progress):
         phase, number = phase_at(phases, step)
         if phase.restarts and number == 0:
             steppers, begun = _restart(model)

@@ -23,6 +23,17 @@ NAMING = ("{}", "a picture of {}", "a postcard of {}", "here is {}")
 BATCH = 250
 
 
+def device_of(net: Net) -> torch.device:
+    """Where a net computes.
+
+    Examples:
+        >>> from interp.postcard import new_net
+        >>> device_of(new_net("convnet", small=True))
+        device(type='cpu')
+    """
+    return next(iter(net.parameters())).device
+
+
 def image_vectors(
     clip: "CLIPModel", pixels: Float[Tensor, "batch channel height width"]
 ) -> Float[Tensor, "batch d_model"]:
@@ -44,7 +55,7 @@ def text_vectors(clip: "CLIPModel", texts: Sequence[str]) -> Float[Tensor, "batc
     """
     if not texts:
         raise InvalidArgument("got no texts: pass a non-empty list of texts")
-    read = caption_tokenizer()(list(texts), padding=True, return_tensors="pt")
+    read = caption_tokenizer()(list(texts), padding=True, return_tensors="pt").to(clip.device)
     if (longest := read["input_ids"].shape[1]) > LONGEST:
         raise InvalidArgument(f"a text has {longest - 2} words and marks, and this net reads {LONGEST - 2}: shorten it")
     pooled = clip.text_model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).pooler_output
@@ -77,13 +88,13 @@ def landmark_logits(net: Net, pixels: UInt8[np.ndarray, "batch channel height wi
     clip = clip_of(net)
     named = None if clip is None else naming_vectors(clip)
     found = []
-    for part in (as_input(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)):
+    for part in (as_input(pixels[i : i + BATCH]).to(device_of(net)) for i in range(0, len(pixels), BATCH)):
         if clip is not None and named is not None:
             found.append(scale_of(clip).exp() * image_vectors(clip, part) @ named.T)
         else:
             answer = net(part)
             found.append(answer if isinstance(net, ConvNet) else answer.logits)
-    return torch.cat(found)
+    return torch.cat(found).cpu()
 
 
 def is_right(

@@ -84,7 +84,7 @@ def _factors(
     clip: "CLIPModel", shown: Sequence[Scene], pixels: UInt8[np.ndarray, "batch 3 height width"]
 ) -> dict[str, Estimate]:
     """Of two factors, whether the sentence with the true value is the nearest of those that differ in it alone."""
-    parts = (as_input(pixels[i : i + BLOCK]) for i in range(0, len(pixels), BLOCK))
+    parts = (as_input(pixels[i : i + BLOCK]).to(clip.device) for i in range(0, len(pixels), BLOCK))
     images = torch.cat([image_vectors_of(clip, part) for part in parts])
     found = {}
     for factor in ("time", "weather"):
@@ -92,7 +92,7 @@ def _factors(
         texts = [f"{name} {WORDS['english'][factor][value]}" for name in LANDMARKS for value in values]
         vectors = text_vectors(clip, texts).view(len(LANDMARKS), len(values), -1)
         own = vectors[[LANDMARKS.index(s.landmark) for s in shown]]
-        said = torch.einsum("nd,nvd->nv", images, own).argmax(-1)
+        said = torch.einsum("nd,nvd->nv", images, own).argmax(-1).cpu()
         found[factor] = share(said == torch.tensor([values.index(getattr(s, factor)) for s in shown]))
     return found
 

@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from hooks.disk import write_folder
+from hooks.disk import read_foreign, write_folder
 from hooks.errors import InvalidArgument, MissingFile, UnknownName, nearest
+from hooks.json_file import parse_object
+from hooks.tensor_file import read_weights
 from interp.postcard.convnet import ConvNet, Plan, convnet_from
 from interp.postcard.draw import SIZE
 from interp.postcard.scene import LANDMARKS
@@ -164,11 +166,11 @@ def net(source: str | Path) -> Net:
             f"no net is called {str(source)!r}, and it is no folder with one: bundled are {', '.join(bundled_nets())}; "
             "interp postcard train makes another"
         )
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    config, weights, cure = folder / "config.json", folder / "model.safetensors", "put it back from a copy"
+    kind = parse_object(config.read_bytes(), config, cure).get("model_type")
     if kind == "convnet":
-        from safetensors.torch import load_file
-
-        return convnet_from(load_file(folder / "model.safetensors"))
+        stored = read_weights(weights, cure)
+        return read_foreign(weights, cure, lambda: convnet_from(stored))
     from transformers import CLIPModel, ViTForImageClassification
 
     kinds = {"vit": ViTForImageClassification, "clip": CLIPModel}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hooks.disk import append_text, lock, read_pickled, write_file, write_text
+from hooks.disk import append_text, lock, read_state, write_file
 from hooks.errors import InvalidArgument, NotFinite
+from hooks.json_file import Kind, read_json, write_json
 from interp.common.precision import precision
 from interp.landmark.muon import Muon
-from interp.postcard.answers import image_vectors, is_right, scale_of, text_vectors
+from interp.postcard.answers import device_of, image_vectors, is_right, scale_of, text_vectors
 from interp.postcard.captions import captions, truths
 from interp.postcard.convnet import ConvNet
 from interp.postcard.draw import draw
@@ -34,6 +35,7 @@ WARM_UP = 0.03
 SHARD = 8
 PICTURES = {"convnet": (400_000, 64), "vit": (240_000, 64), "clip": (300_000, 100)}
 Steppers: TypeAlias = list[torch.optim.Optimizer]
+RECIPE = "recipe.json"
 CURE = "delete it to train from scratch, or put it back from a copy"
 
 
@@ -70,6 +72,9 @@ class Recipe:
         return self.rate * min((step + 1) / warm, (1 + math.cos(math.pi * step / self.steps)) / 2)
 
 
+KIND: Final = Kind("interp.postcard.recipe", "recipe of a net", "interp postcard train", Recipe)
+
+
 def recipe_for(which: Which, seed: int = 0, pictures: int | None = None, *, small: bool = False) -> Recipe:
     """The recipe of the bundled net of this kind, or of one that sees another number of pictures.
 
@@ -82,7 +87,15 @@ def recipe_for(which: Which, seed: int = 0, pictures: int | None = None, *, smal
     return Recipe(which, seed, pictures or many, 64 if small else batch, rate, small=small)
 
 
-def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_every: int = 250) -> Path:
+def train(
+    folder: Path,
+    recipe: Recipe,
+    *,
+    minutes: float | None = None,
+    save_every: int = 250,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> Path:
     """Train a net; the same folder and recipe again to resume.
 
     Writes `state.pt` (to resume from), `recipe.json`, `log.jsonl` and the net in `folder/model`.
@@ -92,6 +105,8 @@ def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_ev
         recipe: how.
         minutes: stop after so many, in the middle of the training; None to go on to its end.
         save_every: so many steps.
+        device: where it is trained.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: the folder holds a training by another recipe.
@@ -101,15 +116,18 @@ def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_ev
     """
     with lock(folder, "training"):
         net = new_net(recipe.which, recipe.seed, small=recipe.small).train()
+        nn.Module.to(net, device)
         if (clip := clip_of(net)) is not None:
             nn.init.constant_(scale_of(clip), math.log(1 / TEMPERATURE))
         steppers = _steppers(net, recipe)
         if recipe.which == "convnet":
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         first, spent = _resume(folder / "state.pt", net, steppers, recipe)
-        write_text(folder / "recipe.json", json.dumps(asdict(recipe)) + "\n")
+        write_json(folder / RECIPE, KIND, asdict(recipe))
         begun = time.monotonic()
-        for step in tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.which):
+        for step in tqdm(
+            range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.which, disable=not progress
+        ):
             loss = _step(net, steppers, recipe, step)
             seconds = time.monotonic() - begun
             over = minutes is not None and seconds > 60 * minutes
@@ -122,6 +140,21 @@ def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_ev
     return folder / "model"
 
 
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe by which the net of a training's folder is trained.
+
+    Raises:
+        MissingFile: there is none.
+        DamagedFile: it is torn or changed.
+
+    Examples:
+        ```python
+        read_recipe(Path("nets/convnet-0")).pictures
+        ```
+    """
+    return Recipe(**read_json(folder / RECIPE, KIND))
+
+
 def _steppers(net: Net, recipe: Recipe) -> Steppers:
     """AdamW for a convnet; for a transformer, which it leaves on a plateau, Muon on the matrices inside its blocks."""
     betas, decay = (0.9, 0.98), recipe.decay
@@ -129,7 +162,7 @@ def _steppers(net: Net, recipe: Recipe) -> Steppers:
         return [torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=betas, weight_decay=decay)]
     inside = [w for name, w in net.named_parameters() if w.ndim == 2 and "layers." in name]
     others = [w for w in net.parameters() if all(w is not one for one in inside)]
-    dtype = precision(torch.device("cpu"))
+    dtype = precision(device_of(net))
     return [
         Muon(inside, lr=recipe.rate, dtype=dtype, weight_decay=decay),
         torch.optim.AdamW(others, lr=recipe.rate, betas=betas, weight_decay=decay),
@@ -143,7 +176,8 @@ def _step(net: Net, steppers: Steppers, recipe: Recipe, step: int) -> float:
     rate = recipe.rate_at(step)
     for group in (group for stepper in steppers for group in stepper.param_groups):
         group["lr"] = rate
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision(torch.device("cpu")) == torch.bfloat16):
+    device = device_of(net)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == torch.bfloat16):
         loss = loss_of(net, shown[part], drawn[part], step)
     if not math.isfinite(loss.item()):
         raise NotFinite(f"the loss is {loss.item()} at step {step}, a rate of {rate:.2g}: resume with a lower rate")
@@ -168,8 +202,8 @@ def loss_of(
     net: Net, shown: Sequence[Scene], drawn: UInt8[np.ndarray, "batch channel height width"], seed: int = 0
 ) -> Float[Tensor, ""]:
     """The training loss of a batch: of the landmark's name, or of a CLIP's pairs of picture and caption."""
-    pixels = as_input(drawn)
-    truth = torch.tensor([LANDMARKS.index(scene.landmark) for scene in shown])
+    pixels = as_input(drawn).to(device_of(net))
+    truth = torch.tensor([LANDMARKS.index(scene.landmark) for scene in shown], device=pixels.device)
     if isinstance(net, ConvNet):
         return F.cross_entropy(net(pixels.to(memory_format=torch.channels_last)), truth)
     clip = clip_of(net)
@@ -177,7 +211,9 @@ def loss_of(
         return F.cross_entropy(net(pixels).logits, truth)
     said = captions(shown, seed)
     words = text_vectors(clip, [one.text for one in said])
-    return contrast(image_vectors(clip, pixels), words, scale_of(clip), torch.from_numpy(truths(said, shown)))
+    return contrast(
+        image_vectors(clip, pixels), words, scale_of(clip), torch.from_numpy(truths(said, shown)).to(pixels.device)
+    )
 
 
 def contrast(
@@ -221,7 +257,7 @@ def _resume(file: Path, net: Net, steppers: Steppers, recipe: Recipe) -> tuple[i
     """Put a saved state back; the next step, and the seconds spent so far."""
     if not file.exists():
         return 0, 0.0
-    state = read_pickled(file, CURE)
+    state = read_state(file, ("recipe", "model", "optimizers", "step", "seconds"), CURE)
     for name, asked in asdict(recipe).items():
         if state["recipe"].get(name) != asked:
             raise InvalidArgument(

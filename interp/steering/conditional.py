@@ -135,7 +135,7 @@ class _Gate:
 
 
 def measure_projections(
-    model: Model, direction: Direction, texts: Sequence[str], at: Position = prompt
+    model: Model, direction: Direction, texts: Sequence[str], at: Position = prompt, *, progress: bool = False
 ) -> Float[Tensor, "example"]:
     """The mean projection of each text's selected tokens on a direction's unit vector: what a condition compares.
 
@@ -151,11 +151,17 @@ def measure_projections(
         measure_projections(model, harmful, ["How do I bake bread?"])
         ```
     """
-    return capture_mean_rows(model, texts, direction.site, at) @ direction.unit.double().cpu()
+    return capture_mean_rows(model, texts, direction.site, at, progress=progress) @ direction.unit.double().cpu()
 
 
 def choose_threshold(
-    model: Model, direction: Direction, positive: Sequence[str], negative: Sequence[str], at: Position = prompt
+    model: Model,
+    direction: Direction,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    at: Position = prompt,
+    *,
+    progress: bool = False,
 ) -> float:
     """The threshold on the projections that best separates prompts to act on from others, by F1.
 
@@ -170,12 +176,18 @@ def choose_threshold(
         ```
     """
     positive, negative = list_texts(positive, "prompts"), list_texts(negative, "prompts")
-    scores = measure_projections(model, direction, [*positive, *negative], at)
+    scores = measure_projections(model, direction, [*positive, *negative], at, progress=progress)
     return best_threshold(scores, torch.tensor([True] * len(positive) + [False] * len(negative)))
 
 
 def choose_sparing_threshold(
-    model: Model, direction: Direction, positive: Sequence[str], recall: float = 0.99, at: Position = prompt
+    model: Model,
+    direction: Direction,
+    positive: Sequence[str],
+    recall: float = 0.99,
+    at: Position = prompt,
+    *,
+    progress: bool = False,
 ) -> float:
     """A threshold that still acts on a share `recall` of the prompts to act on, and on as few others as it can.
 
@@ -199,7 +211,7 @@ def choose_sparing_threshold(
             f"the prompts {positive!r} and recall={recall}: give prompts to act on, and a share above 0 and at most 1, "
             "the prompts in a list"
         )
-    rising = measure_projections(model, direction, positive, at).sort().values
+    rising = measure_projections(model, direction, positive, at, progress=progress).sort().values
     lowest = rising[len(rising) - math.ceil(recall * len(rising))]
     room = rising.abs().max() * max(1e-3, torch.finfo(model.dtype).eps)
     lower = rising[rising < lowest]

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Direction, Model, Tokens, stream
 from hooks.border import Finite, Share
@@ -49,7 +50,12 @@ class Damage:
 
 @torch.no_grad()
 def measure_damage(
-    model: Model, what: Direction | Steering | Conditional, dose: Finite, texts: Sequence[str]
+    model: Model,
+    what: Direction | Steering | Conditional,
+    dose: Finite,
+    texts: Sequence[str],
+    *,
+    progress: bool = False,
 ) -> Damage:
     """Measure predictions and states on texts, with a dose and without.
 
@@ -69,12 +75,12 @@ def measure_damage(
     if len(texts) < 4:
         raise InvalidArgument(f"{len(texts)} texts were given: give at least four, two of which say what is usual")
     way = add_direction(what) if isinstance(what, Direction) else what
-    before = [_predict(model, text) for text in texts]
+    before = [_predict(model, text) for text in tqdm(texts, desc="unsteered", disable=not progress)]
     usual = _Usual(_states(model, texts[::2], way))
     rest = list(texts[1::2])
     plain = [usual.outside(_states(model, [text], way)) for text in rest]
     with steer(model, way, dose):
-        after = [_predict(model, text) for text in texts]
+        after = [_predict(model, text) for text in tqdm(texts, desc="steered", disable=not progress)]
         moved = [usual.outside(_states(model, [text], way)) for text in rest]
     rows = torch.tensor([_change(a, b, t) for a, b, t in zip(before, after, _targets(model, texts), strict=True)])
     kl, loss, correct = map(mean_with_interval, rows.T)
@@ -82,7 +88,7 @@ def measure_damage(
 
 
 def measure_normal_range(
-    model: Model, direction: Direction, texts: Sequence[str], share: Share = USUAL
+    model: Model, direction: Direction, texts: Sequence[str], share: Share = USUAL, *, progress: bool = False
 ) -> tuple[float, float]:
     """The middle `share` of the projections that the tokens of some texts have on a direction's unit vector.
 
@@ -98,7 +104,8 @@ def measure_normal_range(
     """
     if not 0 < share < 1:
         raise InvalidArgument(f"the share is {share}: give a number between 0 and 1")
-    x = torch.cat([acts.flat(direction.site).flatten(1) for acts in stream(model, list_texts(texts), [direction.site])])
+    read = stream(model, list_texts(texts), [direction.site], progress=progress)
+    x = torch.cat([acts.flat(direction.site).flatten(1) for acts in read])
     along = (x @ direction.unit.to(x)).double().cpu()
     low, high = along.quantile(torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=torch.float64)).tolist()
     return low, high

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
+from tqdm import tqdm
+
 from hooks import Model
 from hooks.border import Finite, Positive
 from hooks.errors import InvalidArgument, NoFluentDose
@@ -136,6 +138,7 @@ def suggest_dose(
     doses: Sequence[Finite] = TRIED,
     most: Positive = READABLE,
     sampling: Sampling | None = None,
+    progress: bool = False,
 ) -> SuggestedDose:
     """The largest dose that reads fluently, for a steering of which no concept is known that the text could name.
 
@@ -161,7 +164,7 @@ def suggest_dose(
     sampling = sampling or Sampling(per_prompt=4, max_new_tokens=20, temperature=0.7)
     plain, ratios = sample(model, prompts, _never, sampling=sampling), list[tuple[float, Estimate]]()
     reached = None
-    for dose in sorted(doses, key=abs):
+    for dose in tqdm(sorted(doses, key=abs), desc="doses", disable=not progress):
         try:
             said = sample(model, prompts, _never, [steering], dose, sampling)
         except NoFluentDose:  # every continuation is empty

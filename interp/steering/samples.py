@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Finite, Natural, NotNegative
@@ -116,6 +117,8 @@ def sample(
     dose: Finite = 0.0,
     sampling: Sampling | None = None,
     preamble: str = "",
+    *,
+    progress: bool = False,
 ) -> Samples:
     """Sample continuations of the prompts, steered with a dose of `ways` or not at all, and measure them unsteered.
 
@@ -138,7 +141,7 @@ def sample(
     for i, way in enumerate([*ways][: len(repeated)] or [None]):
         mine = repeated[i :: max(len(ways), 1)]
         with steer(model, way, dose) if way else nullcontext():
-            texts += sample_continuations(model, [preamble + prompt for prompt in mine], sampling)
+            texts += sample_continuations(model, [preamble + prompt for prompt in mine], sampling, progress=progress)
         given += mine
     return measure_samples(dose, given, texts, names, *measure_surprisal(model, given, texts))
 
@@ -174,7 +177,9 @@ def measure_samples(
     )
 
 
-def sample_continuations(model: Model, prompts: Sequence[str], sampling: Sampling) -> list[str]:
+def sample_continuations(
+    model: Model, prompts: Sequence[str], sampling: Sampling, *, progress: bool = False
+) -> list[str]:
     """A continuation of each prompt, whatever `per_prompt` says, batch by batch.
 
     Examples:
@@ -183,7 +188,7 @@ def sample_continuations(model: Model, prompts: Sequence[str], sampling: Samplin
         ```
     """
     texts: list[str] = []
-    for start in range(0, len(prompts), sampling.batch_size):
+    for start in tqdm(range(0, len(prompts), sampling.batch_size), desc="continuations", disable=not progress):
         texts += model.generate(
             prompts[start : start + sampling.batch_size],
             max_new_tokens=sampling.max_new_tokens,

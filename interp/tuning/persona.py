@@ -11,6 +11,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Direction, Model, Site, capture
 from hooks.border import Count, Finite, Natural
@@ -63,6 +64,7 @@ def extract_persona(
     *,
     threshold: Finite = 0.5,
     sampling: Sampling | None = None,
+    progress: bool = False,
 ) -> Persona:
     """Read v = mean state of response tokens under eliciting prompts less that under suppressing ones.
 
@@ -77,6 +79,7 @@ def extract_persona(
         site: where states are read.
         threshold: from which score on a response shows it.
         sampling: how responses are drawn.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: fewer than four responses of a kind are left.
@@ -92,19 +95,27 @@ def extract_persona(
     rows, said = [], sampling.each(list_texts(eliciting, "prompts"))
     for asked, prompts in ((True, eliciting), (False, suppressing)):
         said = sampling.each(list_texts(prompts, "prompts"))
-        responses = sample_continuations(model, said, sampling)
+        responses = sample_continuations(model, said, sampling, progress=progress)
         kept = [i for i, text in enumerate(responses) if text.strip() and (score(text) >= threshold) == asked]
         if len(kept) < 4:
             raise InvalidArgument(
                 f"{len(kept)} of {len(said)} responses to {'eliciting' if asked else 'suppressing'} prompts are "
                 f"{'at least' if asked else 'below'} {threshold:g}: give other prompts, or another threshold"
             )
-        rows.append(mean_responses(model, [said[i] for i in kept], [responses[i] for i in kept], site))
+        rows.append(
+            mean_responses(model, [said[i] for i in kept], [responses[i] for i in kept], site, progress=progress)
+        )
     return _persona(model, rows[0], rows[1], site, len(sampling.each([*eliciting])))
 
 
 def read_persona(
-    model: Model, prompts: Sequence[str], showing: Sequence[str], others: Sequence[str], site: Site
+    model: Model,
+    prompts: Sequence[str],
+    showing: Sequence[str],
+    others: Sequence[str],
+    site: Site,
+    *,
+    progress: bool = False,
 ) -> Persona:
     """Read the same from responses that are there: one that shows the trait, and one that does not, to each prompt.
 
@@ -122,7 +133,7 @@ def read_persona(
     """
     if len(prompts) < 4:
         raise InvalidArgument(f"{len(prompts)} prompts: give at least four, two for each half of the check")
-    yes, no = (mean_responses(model, prompts, said, site) for said in (showing, others))
+    yes, no = (mean_responses(model, prompts, said, site, progress=progress) for said in (showing, others))
     return _persona(model, yes, no, site, len(prompts))
 
 
@@ -133,7 +144,13 @@ def _persona(model: Model, yes: Tensor, no: Tensor, site: Site, n: int) -> Perso
 
 
 def mean_responses(
-    model: Model, prompts: Sequence[str], responses: Sequence[str], site: Site, batch_size: Count = 32
+    model: Model,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    site: Site,
+    batch_size: Count = 32,
+    *,
+    progress: bool = False,
 ) -> Float[Tensor, "example d_model"]:
     """The mean state of each response's tokens, read after its prompt, in float64.
 
@@ -152,7 +169,7 @@ def mean_responses(
             f"{len(prompts)} prompts and {len(responses)} responses: give a response that is not empty for each"
         )
     rows = []
-    for start in range(0, len(prompts), batch_size):
+    for start in tqdm(range(0, len(prompts), batch_size), desc="responses read", disable=not progress):
         part = slice(start, start + batch_size)
         texts = [prompt + response for prompt, response in zip(prompts[part], responses[part], strict=True)]
         acts = capture(model, texts, [site], batch_size=len(texts))
@@ -223,6 +240,7 @@ def monitor_persona(
     sampling: Sampling | None = None,
     draws: Count = 200,
     seed: Natural = 0,
+    progress: bool = False,
 ) -> Monitoring:
     """Measure whether a persona's projection at the last prompt token predicts its trait in what is then said.
 
@@ -234,6 +252,7 @@ def monitor_persona(
         sampling: how responses are drawn.
         draws: random directions.
         seed: of these.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: fewer than three prompts.
@@ -249,7 +268,7 @@ def monitor_persona(
     prompts = list_texts(prompts, "prompts")
     if len(prompts) < 3:
         raise InvalidArgument(f"{len(prompts)} prompts have no correlation worth an interval: give at least three")
-    states, scores = _states_and_scores(model, direction.site, prompts, score, sampling)
+    states, scores = _states_and_scores(model, direction.site, prompts, score, sampling, progress=progress)
     projections = states @ direction.unit.double().cpu()
     random = torch.randn(draws, states.shape[1], generator=torch.Generator().manual_seed(seed)).double()
     chance = torch.tensor([abs(_pearson(states @ one, scores)) for one in random]).quantile(0.95)
@@ -260,7 +279,7 @@ def correlate(x: Float[Tensor, "n"], y: Float[Tensor, "n"], *, draws: Count = 10
     """Pearson's correlation with a bootstrap interval over rows; NaN where one of the two does not vary.
 
     Raises:
-        InvalidArgument: fewer than three rows, or not as many of one as of the other.
+        InvalidArgument: fewer than three rows, not as many of one as of the other, or numbers that are not finite.
 
     Examples:
         >>> import torch
@@ -270,6 +289,8 @@ def correlate(x: Float[Tensor, "n"], y: Float[Tensor, "n"], *, draws: Count = 10
     if len(x) != len(y) or len(x) < 3:
         raise InvalidArgument(f"{len(x)} and {len(y)} rows: give as many of both, at least three")
     both = torch.stack([x.double(), y.double()], 1)
+    if not bool(both.isfinite().all()):
+        raise InvalidArgument(f"{int((~both.isfinite()).any(1).sum())} of {len(x)} rows are not finite: leave them out")
     picked = torch.randint(len(both), (draws, len(both)), generator=torch.Generator().manual_seed(seed))
     drawn = torch.tensor([_pearson(*both[rows].T) for rows in picked], dtype=torch.float64)
     low, high = percentile_ends(drawn).tolist()
@@ -307,6 +328,7 @@ def measure_persona_shift(
     sampling: Sampling | None = None,
     draws: Count = 200,
     seed: Natural = 0,
+    progress: bool = False,
 ) -> PersonaShift:
     """Measure the shift of last prompt tokens along a persona, and of the trait, both with intervals over prompts.
 
@@ -323,7 +345,8 @@ def measure_persona_shift(
     sampling = sampling or Sampling(max_new_tokens=30)
     prompts = list_texts(prompts, "prompts")
     (base, before), (tuned, after) = (
-        _states_and_scores(model, direction.site, prompts, score, sampling) for model in (pair.base, pair.tuned)
+        _states_and_scores(model, direction.site, prompts, score, sampling, progress=progress)
+        for model in (pair.base, pair.tuned)
     )
     delta, u = tuned - base, direction.unit.double().cpu()
     random = torch.randn(draws, len(u), generator=torch.Generator().manual_seed(seed)).double()
@@ -336,11 +359,11 @@ def measure_persona_shift(
 
 
 def _states_and_scores(
-    model: Model, site: Site, prompts: Sequence[str], score: Score, sampling: Sampling
+    model: Model, site: Site, prompts: Sequence[str], score: Score, sampling: Sampling, *, progress: bool = False
 ) -> tuple[Float[Tensor, "example d_model"], Float[Tensor, "example"]]:
     """The states of last prompt tokens, and the mean score of what the model then says to each prompt."""
-    states = capture(model, prompts, [site], batch_size=32).flat(site, at=last).double().cpu()
-    responses = sample_continuations(model, sampling.each(prompts), sampling)
+    states = capture(model, prompts, [site], batch_size=32, progress=progress).flat(site, at=last).double().cpu()
+    responses = sample_continuations(model, sampling.each(prompts), sampling, progress=progress)
     return states, torch.tensor([score(text) for text in responses]).double().view(len(prompts), -1).mean(1)
 
 
@@ -351,6 +374,7 @@ def screen_texts(
     responses: Sequence[str],
     *,
     max_new_tokens: Count = 30,
+    progress: bool = False,
 ) -> Float[Tensor, "example"]:
     """How much more of a persona each response of a data set has than what the model itself says to the same prompt.
 
@@ -368,7 +392,9 @@ def screen_texts(
         ```
     """
     site, u = direction.site, direction.unit.double().cpu()
-    theirs = mean_responses(model, prompts, responses, site) @ u
-    own = sample_continuations(model, prompts, Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
+    theirs = mean_responses(model, prompts, responses, site, progress=progress) @ u
+    own = sample_continuations(
+        model, prompts, Sampling(max_new_tokens=max_new_tokens, temperature=0.0), progress=progress
+    )
     own = [text if text.strip() else response for text, response in zip(own, responses, strict=True)]
-    return (theirs - mean_responses(model, prompts, own, site) @ u).float()
+    return (theirs - mean_responses(model, prompts, own, site, progress=progress) @ u).float()

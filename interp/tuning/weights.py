@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Direction, Model, Site
 from hooks.border import Count
@@ -85,7 +86,7 @@ class WeightDifference:
 
 
 @torch.no_grad()
-def measure_weight_difference(pair: ModelPair, *, k: Count = 4) -> WeightDifference:
+def measure_weight_difference(pair: ModelPair, *, k: Count = 4, progress: bool = False) -> WeightDifference:
     """Decompose ΔW = Σ_i s_i x_i y_iᵀ of every output projection; y_i is what the change writes to the stream.
 
     Adapters that are active count as part of the weights. Singular vectors have no sign: each has that of its largest
@@ -94,6 +95,7 @@ def measure_weight_difference(pair: ModelPair, *, k: Count = 4) -> WeightDiffere
     Args:
         pair: the two models.
         k: how many directions of each matrix are kept.
+        progress: show a bar.
 
     Cost: a singular value decomposition of each matrix; no pass.
 
@@ -103,7 +105,7 @@ def measure_weight_difference(pair: ModelPair, *, k: Count = 4) -> WeightDiffere
         ```
     """
     changes = []
-    for layer in range(pair.base.n_layers):
+    for layer in tqdm(range(pair.base.n_layers), desc="weights", disable=not progress):
         for kind, site in (("attention", z[layer]), ("mlp", mlp_act[layer])):
             if _has(pair.base, site):
                 changes.append(_change(pair, f"{kind}.{layer}", layer, site, k))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Images, Network, Site, capture
 from hooks.border import Count
@@ -91,6 +92,7 @@ def dissect(
     encode: Encode | None = None,
     quantile: float = 0.005,
     batch_size: Count = 100,
+    progress: bool = False,
 ) -> Dissection:
     """Return which units of a site are detectors of which concepts (Bau et al. 2017, arXiv:1704.05796).
 
@@ -106,6 +108,7 @@ def dissect(
         encode: from the units of places to what is dissected in their place, such as `sae.encode`.
         quantile: the share of places at which a unit is on.
         batch_size: of the passes.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: pictures without masks, fewer than four of them, or a site without places in the picture.
@@ -127,7 +130,7 @@ def dissect(
         raise InvalidArgument(f"{site} has no places in the picture: take a site of maps, such as conv_act[0]")
     half = len(pictures) // 2
     first, second = pictures[:half], pictures[half : 2 * half]
-    read = partial(_acts, model, site=site, batch_size=batch_size, encode=encode)
+    read = partial(_acts, model, site=site, batch_size=batch_size, encode=encode, progress=progress)
     seen = torch.cat([acts.flatten(0, 1) for acts in read(first)])
     threshold = seen.kthvalue(max(1, round((1 - quantile) * len(seen))), dim=0).values
     fitted, held = (_iou(read, some, grid, names, threshold) for some in (first, second))
@@ -142,10 +145,10 @@ def dissect(
 
 @torch.no_grad()
 def _acts(
-    model: Network, pictures: Images, site: Site, batch_size: int, encode: Encode | None
+    model: Network, pictures: Images, site: Site, batch_size: int, encode: Encode | None, *, progress: bool = False
 ) -> Iterator[Float[Tensor, "batch pos _"]]:
     """The units of each place of the pictures, or the latents."""
-    for start in range(0, len(pictures), batch_size):
+    for start in tqdm(range(0, len(pictures), batch_size), desc="pictures", disable=not progress):
         acts = capture(model, pictures[start : start + batch_size], site)
         x = acts[site][:, model.grids[site].front :].flatten(2).float()
         yield x if encode is None else encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -5,7 +5,6 @@ import math
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooks.disk import append_text, lock, read_pickled, write_file, write_folder
+from hooks.disk import append_text, lock, read_state, write_file, write_folder
 from hooks.errors import InvalidArgument, NotFinite, UnknownName, nearest
 from hooks.huggingface import HFModel
 from interp.common.precision import precision
@@ -64,7 +63,16 @@ def checkpoints(folder: str | Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def train(folder: Path, name: str, *, seed: int = 0, steps: int | None = None, save_every: int = 100) -> Path:
+def train(
+    folder: Path,
+    name: str,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    save_every: int = 100,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> Path:
     """Train a world; the same folder, name and seed again to resume.
 
     Writes `state.pt` (to resume from), `log.jsonl`, checkpoints in `folder/step_N` and the model in `folder/model`, all
@@ -76,6 +84,8 @@ def train(folder: Path, name: str, *, seed: int = 0, steps: int | None = None, s
         seed: of the first weights and of the rows.
         steps: stop at this one, and go on later; by default at the world's last.
         save_every: so many steps.
+        device: where it is trained.
+        progress: show a bar.
 
     Raises:
         UnknownName: no world is called that.
@@ -87,13 +97,14 @@ def train(folder: Path, name: str, *, seed: int = 0, steps: int | None = None, s
     with lock(folder, "training"):
         torch.manual_seed(seed)
         model = of.build(seed)
+        torch.nn.Module.to(model, device)
         steppers = _steppers(model, of)
         first, spent = _resume(folder / "state.pt", model, steppers, {"world": name, "seed": seed})
         kept, begun = _checkpoint_steps(of), time.monotonic()
         if first == 0:
             _export(model, of, folder / "step_0")
         last = min(of.steps, steps or of.steps)
-        for step in tqdm(range(first, last), initial=first, total=last, desc=name):
+        for step in tqdm(range(first, last), initial=first, total=last, desc=name, disable=not progress):
             loss = _step(model, steppers, of, of.draw(seed, step), of.rate_at(step))
             done, seconds = step + 1, spent + time.monotonic() - begun
             if done % 20 == 0:
@@ -116,16 +127,16 @@ def _steppers(model: HFModel, of: World) -> Steppers:
     inside = [p for name, p in learnt if of.muon and p.ndim == 2 and re.search(r"\.(h|layers)\.\d", name)]
     others = [p for _, p in learnt if all(p is not one for one in inside)]
     steppers: Steppers = [torch.optim.AdamW(others, lr=of.rate, betas=(0.9, 0.98), weight_decay=of.decay)]
-    dtype = precision(torch.device("cpu"))
+    dtype = precision(model.device)
     return [*steppers, Muon(inside, lr=of.rate, dtype=dtype, weight_decay=of.decay)] if inside else steppers
 
 
 def _step(model: HFModel, steppers: Steppers, of: World, rows: Rows, rate: float) -> float:
-    weights = rows.weights[:, 1:].flatten()
+    ids, weights = rows.ids.to(model.device), rows.weights.to(model.device)[:, 1:].flatten()
     at = weights > 0
-    given = model.base_model(rows.ids, **({} if of.loss is None else {"output_router_logits": True}))
+    given = model.base_model(ids, **({} if of.loss is None else {"output_router_logits": True}))
     h = given.last_hidden_state[:, :-1].flatten(0, 1)[at]
-    loss = weighted_loss(model.get_output_embeddings()(h), rows.ids[:, 1:].flatten()[at], weights[at])
+    loss = weighted_loss(model.get_output_embeddings()(h), ids[:, 1:].flatten()[at], weights[at])
     whole = loss if of.loss is None else loss + of.loss(given)
     if not math.isfinite(loss.item()):
         raise NotFinite(f"the loss of {of.name} is {loss.item()} at a rate of {rate:.2g}; lower the rate and resume")
@@ -165,7 +176,7 @@ def _resume(file: Path, model: HFModel, steppers: Steppers, about: dict[str, int
     """Put a saved state back; the next step, and the seconds spent so far."""
     if not file.exists():
         return 0, 0.0
-    state: dict[str, Any] = read_pickled(file, "delete it to train from scratch")
+    state = read_state(file, (*about, "model", "optimizers", "step", "seconds"), "delete it to train from scratch")
     for name, wanted in about.items():
         if state.get(name) != wanted:
             raise InvalidArgument(

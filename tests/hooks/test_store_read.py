@@ -14,7 +14,7 @@ from torch import Tensor
 from hooks.site import mlp_act, resid_post, resid_pre
 from hooks.store import ActivationStore, ShuffledRows, to_dataset
 from hooks.store.folder import Folder
-from hooks.store.manifest import CHUNK, Manifest, Settings, Shard, entry_bytes, finish
+from hooks.store.manifest import CHUNK, Manifest, Settings, Shard, entry_bytes, finish, settle
 from hooks.store.shard import ShardWriter
 from hooks.store.shuffle import mix_rows, prefetch
 
@@ -44,6 +44,7 @@ def planted(url: str, dtype: torch.dtype = torch.float32) -> ActivationStore:
         writer.add("document", torch.tensor([0, rows // 2, rows]))
         shards.append(writer.seal(rows=rows, documents=2, read=""))
         first += rows
+    settle(folder, settings)
     finish(folder, settings, shards)
     return ActivationStore(url)
 

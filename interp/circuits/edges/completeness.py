@@ -126,6 +126,7 @@ def minimality(
     draws: Count = 10,
     seed: Natural = 0,
     batch_size: Count = 64,
+    progress: bool = False,
 ) -> dict[str, float]:
     """For each node v, max over sets K of |F(C without K and v) - F(C without K)|: near 0, v is not needed.
 
@@ -139,6 +140,7 @@ def minimality(
         draws: random sets.
         seed: of the draws.
         batch_size: texts times circuits per pass.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: a circuit without nodes.
@@ -155,7 +157,7 @@ def minimality(
     nodes, random = _inner_nodes(circuit), torch.Generator().manual_seed(seed)
     coins = [[False] * len(nodes), *(_coins(len(nodes), random) for _ in range(draws))]
     measure, found = _Measure(model, task, ablation, batch_size), dict[str, float]()
-    for node in nodes:
+    for node in tqdm(nodes, desc="minimality", disable=not progress):
         without = [tuple(n for n, out in zip(nodes, row, strict=True) if out and n != node) for row in coins]
         moved = measure(circuit, [(*k, node) for k in without]) - measure(circuit, without)
         found[node] = float(moved.abs().max())
@@ -164,7 +166,13 @@ def minimality(
 
 @torch.no_grad()
 def complement_faithfulness(
-    model: Model, task: Task, circuit: Circuit, ablation: Ablation | None = None, *, batch_size: Count = 64
+    model: Model,
+    task: Task,
+    circuit: Circuit,
+    ablation: Ablation | None = None,
+    *,
+    batch_size: Count = 64,
+    progress: bool = False,
 ) -> float:
     """f(M without C): the faithfulness of all that is not in the circuit, 0 if the circuit is all there is.
 
@@ -178,7 +186,7 @@ def complement_faithfulness(
     """
     graph = circuit.graph
     several = [circuit.complement(), Circuit.whole(graph), Circuit.empty(graph)]
-    m = run_circuit(model, task, several, ablation, batch_size=batch_size)
+    m = run_circuit(model, task, several, ablation, batch_size=batch_size, progress=progress)
     return float(faithfulness(m[0], m[1], m[2]))
 
 

@@ -226,6 +226,7 @@ def feature_faithfulness(
     *,
     batch_size: Count = 16,
     seed: Natural = 0,
+    progress: bool = False,
 ) -> FeatureFaithfulness:
     """Measure how much of the behaviour a feature circuit, its complement and random circuits of its size do.
 
@@ -239,6 +240,7 @@ def feature_faithfulness(
         task: texts to measure on; those it was found on by default. Others of the same form say more.
         batch_size: texts times circuits per pass.
         seed: of the random circuits and the intervals.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: a metric that is the same with all nodes and with none; as `run_feature_circuit`.
@@ -259,7 +261,14 @@ def feature_faithfulness(
     ends = None
     for errors in ERRORS:
         m = run_feature_circuit(
-            model, autoencoders, task, asked, errors=errors, against=effects.against, batch_size=batch_size
+            model,
+            autoencoders,
+            task,
+            asked,
+            errors=errors,
+            against=effects.against,
+            batch_size=batch_size,
+            progress=progress,
         ).double()
         ends = m[:2] if ends is None else ends
         found[errors] = [_estimate(rows, ends[1], ends[0], seed) for rows in (m[2:3], m[3:4], m[4:])]

@@ -238,7 +238,13 @@ def feature_effects(
         return found
     largest = found.top(sample)
     exact = exact_feature_effects(
-        model, autoencoders, task, [name for name, _ in largest], against=against, by_position=by_position
+        model,
+        autoencoders,
+        task,
+        [name for name, _ in largest],
+        against=against,
+        by_position=by_position,
+        progress=progress,
     )
     estimated = torch.tensor([value for _, value in largest], dtype=exact.dtype)
     check = EstimateCheck(tuple(name for name, _ in largest), exact.cpu(), estimated, len(clean))
@@ -314,6 +320,7 @@ def exact_feature_effects(
     against: str = "corrupt",
     by_position: bool = False,
     batch_size: Count = 16,
+    progress: bool = False,
 ) -> Float[Tensor, "node"]:
     """The exact effect of single nodes: m(clean run with the node at the other run's value) - m(clean), texts' mean.
 
@@ -325,6 +332,7 @@ def exact_feature_effects(
         against: likewise.
         by_position: likewise; names then end with a token, as `@5`.
         batch_size: texts per pass.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: no nodes; as `feature_effects`.
@@ -341,6 +349,7 @@ def exact_feature_effects(
         raise InvalidArgument("no nodes were given: name at least one, such as resid_post.3/120")
     dictionaries = order_dictionaries(model, autoencoders)
     total, count = torch.zeros(len(nodes), dtype=torch.float64), 0
+    bar = tqdm(desc="exact effects", disable=not progress, unit=" nodes")
     for runs in pair_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
         places = runs.tokens.ids.shape[1] if by_position else 1
         found = [find_node(name, dictionaries, places) for name in nodes]
@@ -351,7 +360,9 @@ def exact_feature_effects(
                 moves = torch.stack([_move_node(runs, site, found[i], by_position) for i in some], 1)
                 there = (runs.at[site].x[:, None] + moves).flatten(0, 1)
                 m = runs.resume(site, lambda old, there=there: there.to(old), len(some))
+                bar.update(len(some))
                 total[some] += (m - runs.m_clean[:, None]).sum(0).double().cpu()
+    bar.close()
     return total / count
 
 

@@ -6,6 +6,7 @@ from typing import Final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Model, Site
 from hooks.border import Count
@@ -29,6 +30,7 @@ def run_feature_circuit(
     errors: str = "circuit",
     against: str = "corrupt",
     batch_size: Count = 16,
+    progress: bool = False,
 ) -> Float[Tensor, "circuit example"]:
     """The metric of each text with only some nodes left: x' = x + Σ_i∉C (a_i* - a_i) W_dec,i + (e* - e if e ∉ C).
 
@@ -43,6 +45,7 @@ def run_feature_circuit(
         errors: "circuit", as the nodes say; "keep", all errors stay, which flatters a circuit; "remove", all are 0.
         against: the run that other nodes are as in, "corrupt" or "zero".
         batch_size: texts times circuits per pass.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: no circuits, or with other sites or features; another word for errors; as `feature_effects`.
@@ -61,10 +64,13 @@ def run_feature_circuit(
         raise InvalidArgument(f"errors are not treated as '{errors}'; did you mean {nearest(errors, ERRORS)}?")
     by_position = len(next(iter(several[0].values()))) > 1  # type: ignore[union-attr]
     found = []
+    bar = tqdm(desc="circuits", unit=" batches", disable=not progress)
     for runs in pair_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
+        bar.update()
         size = max(1, batch_size // len(runs.texts))
         parts = [several[i : i + size] for i in range(0, len(several), size)]
         found.append(torch.cat([_run_circuits(runs, part, errors) for part in parts], 1))  # type: ignore[arg-type]
+    bar.close()
     return torch.cat(found).T
 
 

@@ -36,7 +36,6 @@ Group = tuple[Fact, ...]
 Metric = Callable[[Covariance, Float[Tensor, "n d_mlp"]], Float[Tensor, "n d_mlp"]]
 """The keys as the change of a layer reads them: K C⁻¹ to spare usual keys, K P to keep to a subspace."""
 
-MANY = 20
 CROWD = 100
 
 
@@ -86,6 +85,7 @@ def spread_facts(
     contexts: Sequence[str] | None,
     preserve: Preserve,
     search: Search | None,
+    progress: bool = False,
 ) -> Edit:
     """Write facts at once into several layers, each change by ridge regression; `memit` says what the arguments are.
 
@@ -101,7 +101,7 @@ def spread_facts(
     contexts = prefixes(model) if contexts is None else contexts
     sites = by.sites(place.covariances[-1].layer)
     said = tokenise_groups(model, groups, contexts, preserve, place.token)
-    found = search_targets(model, groups, said, sites, search, by.objective)
+    found = search_targets(model, groups, said, sites, search, by.objective, progress=progress)
 
     def update(here: Layer) -> LowRank:
         return solve_ridge(here, ridge, by.parts(here.left))
@@ -171,6 +171,8 @@ def search_targets(
     sites: Sequence[Site],
     search: Search,
     objective: Objective = likely_and_near,
+    *,
+    progress: bool = False,
 ) -> list[ValueSearchResult]:
     """The δ at each site that together state each group of facts.
 
@@ -180,7 +182,7 @@ def search_targets(
     Cost: per group one forward pass over what is read, and a forward and backward pass per step.
     """
     found: list[ValueSearchResult] = []
-    for one in tqdm(said, desc="searching values", disable=len(said) < MANY):
+    for one in tqdm(said, desc="searching values", disable=not progress or len(said) == 1):
         rows = zip(sites, capture_lookups(model, one, sites), strict=True)
         held: dict[Where, Tensor] = {site: h[one.alike].mean(0) for site, h in rows}
         found.append(search_value(model, one, held, search, objective))

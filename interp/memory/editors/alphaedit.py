@@ -42,6 +42,7 @@ def alphaedit(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search | None = None,
+    progress: bool = False,
 ) -> Edit:
     """Write facts in the null space of what is known: ΔWˡ = P (P(KᵀK + KₚᵀKₚ)P + λI)⁻¹ P Kᵀ R, as mlp_act @ W.
 
@@ -65,6 +66,7 @@ def alphaedit(
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
         search: settings of the search for z; by default `choose_search` of the number of keys, with those of `earlier`.
+        progress: show a bar over several facts.
 
     Raises:
         InvalidArgument: a covariance of another model; an energy outside [0, 1); a ridge not above 0; no space that
@@ -93,7 +95,7 @@ def alphaedit(
     at = resid_post[place.covariances[-1].layer]
     said = tokenise_groups(model, groups, contexts, preserve, place.token)
     search = search or choose_search(len(groups) + sum(len(group_facts(edit.facts, place.token)) for edit in earlier))
-    found = search_targets(model, groups, said, [at], search)
+    found = search_targets(model, groups, said, [at], search, progress=progress)
 
     def update(here: Layer) -> LowRank:
         layer = here.covariance.layer

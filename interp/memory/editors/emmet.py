@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import NotNegative
@@ -30,6 +31,7 @@ def emmet(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search | None = None,
+    progress: bool = False,
 ) -> Edit:
     """Write facts at once: ΔW = ((K C⁻¹ Kᵀ + ρ I)⁻¹ K C⁻¹)ᵀ R, as mlp_act @ W (Gupta et al. 2024, arXiv:2403.14236).
 
@@ -47,6 +49,7 @@ def emmet(
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
         search: settings of the search for v*; by default `choose_search` of the number of keys.
+        progress: show a bar over several facts.
 
     Raises:
         InvalidArgument: a covariance of another model; a ridge below 0; dependent keys with a ridge of 0.
@@ -67,7 +70,8 @@ def emmet(
     (c,), groups = place.covariances, group_facts(facts, place.token)
     search = search or choose_search(len(groups))
     contexts = prefixes(model) if contexts is None else contexts
-    pairs = [search_key_and_value(model, group, place, contexts, preserve, search) for group in groups]
+    bar = tqdm(groups, desc="facts", disable=not progress or len(groups) == 1)
+    pairs = [search_key_and_value(model, group, place, contexts, preserve, search) for group in bar]
     keys, found = zip(*pairs, strict=True)
     check_targets_likely([group[-1] for group in groups], found, f"layer {c.layer}", search)
     k = torch.stack(keys).double().cpu()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import NotNegative
@@ -45,6 +46,7 @@ def grace(
     contexts: Sequence[str] = ("",),
     preserve: Preserve = None,
     search: Search = ALONE,
+    progress: bool = False,
 ) -> Edit:
     """Store facts in a codebook: at a key within ε of a stored one the layer's output becomes the stored value.
 
@@ -65,6 +67,7 @@ def grace(
         preserve: templates with `{}` for the subject whose continuations are to stay while v* is searched, if the
             search weighs them; by default what the model says of the subject by itself.
         search: settings of the search for v*; by default the new object alone counts, as no key farther off reads v*.
+        progress: show a bar over several facts.
 
     Raises:
         InvalidArgument: a radius not above 0.
@@ -83,7 +86,7 @@ def grace(
     layer = choose_reaching_layer(model, facts, token) if layer is None else layer
     entries: list[_Entry] = []
     found: list[ValueSearchResult] = []
-    for fact in facts:
+    for fact in tqdm(facts, desc="facts", disable=not progress or len(facts) == 1):
         for context in contexts:
             (k,), (v,) = capture_keys_and_values(model, [fact], [context], layer, token)
             said = tokenise_statements(model, [fact], [context], choose_preserved(model, [fact], preserve), token)

@@ -26,6 +26,7 @@ def memit(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search | None = None,
+    progress: bool = False,
 ) -> Edit:
     """Write facts at once into several layers: ΔWˡ = (λC + KᵀK)⁻¹ Kᵀ R, as mlp_act @ W (Meng et al. 2023, equation 14).
 
@@ -45,6 +46,7 @@ def memit(
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
         search: settings of the search for z; by default `choose_search` of the number of keys.
+        progress: show a bar over several facts.
 
     Raises:
         InvalidArgument: a covariance of another model; a ridge not above 0.
@@ -73,4 +75,5 @@ def memit(
         contexts=contexts,
         preserve=preserve,
         search=search,
+        progress=progress,
     )

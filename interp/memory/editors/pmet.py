@@ -42,6 +42,7 @@ def pmet(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search | None = None,
+    progress: bool = False,
 ) -> Edit:
     """Write facts at once: as `memit`, with targets v = v̄ + δ of the last layer's mlp_out (Li et al. 2024).
 
@@ -61,6 +62,7 @@ def pmet(
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
         search: settings of the search; by default `choose_search` of the number of keys.
+        progress: show a bar over several facts.
 
     Raises:
         InvalidArgument: a covariance of another model; a ridge not above 0.
@@ -87,4 +89,5 @@ def pmet(
         contexts=contexts,
         preserve=preserve,
         search=search,
+        progress=progress,
     )

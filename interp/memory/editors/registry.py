@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from hooks import Model
 from hooks.errors import InvalidArgument, nearest
@@ -84,13 +85,13 @@ def make_editors(
     if layer is None and set(names) - NO_PLACE.keys():
         place = locate_known_facts(model, facts, progress=progress)
     layers = place.layers if place is not None else () if layer is None else (layer,)
-    token = "last subject" if place is None else place.role
+    how: dict[str, Any] = {"token": "last subject" if place is None else place.role, "progress": progress}
     made: dict[str, Editing] = {name: NO_PLACE[name] for name in names if name in NO_PLACE}
     if set(names) & {*ONE_LAYER, *LAYERS}:
         given = texts is not None
         cs = covariances(model, texts, layers, progress=progress) if given else measure_covariances(model, layers)
-        made |= {n: partial(ONE_LAYER[n], covariance=cs[len(cs) // 2], token=token) for n in names if n in ONE_LAYER}
-        made |= {n: partial(LAYERS[n], covariance=cs, token=token) for n in names if n in LAYERS}
+        made |= {n: partial(ONE_LAYER[n], covariance=cs[len(cs) // 2], **how) for n in names if n in ONE_LAYER}
+        made |= {n: partial(LAYERS[n], covariance=cs, **how) for n in names if n in LAYERS}
     if "ft_l" in names:
         made["ft_l"] = partial(ft_l, layer=layers[len(layers) // 2])
     if "grace" in names:

@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from tqdm import tqdm
+
 from hooks import Model
 from interp.memory.editing.change import LowRank, solve_least_change
 from interp.memory.editing.checks import average_searches, check_target_likely, measure_and_check
@@ -27,6 +29,7 @@ def rome(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search = Search(),  # noqa: B008
+    progress: bool = False,
 ) -> Edit:
     """Rewrite facts one by one: W' = W + (C⁻¹k̄ / k̄ᵀC⁻¹k̄) ⊗ (v* − v̄), as mlp_act @ W (Meng et al. 2022, equation 2).
 
@@ -49,6 +52,7 @@ def rome(
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
         search: settings of the search for v*.
+        progress: show a bar over several facts.
 
     Raises:
         InvalidArgument: a covariance of another layer or model.
@@ -71,7 +75,7 @@ def rome(
     updates: list[LowRank] = []
     found: list[ValueSearchResult] = []
     with ExitStack() as earlier:
-        for fact in facts:
+        for fact in tqdm(facts, desc="facts", disable=not progress or len(facts) == 1):
             update, what = _rewritten(model, fact, place, contexts, preserve, search)
             updates.append(update)
             found.append(what)

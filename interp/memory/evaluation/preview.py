@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Activations, Model, Site, Tokens, capture
 from hooks.border import Natural
@@ -113,6 +114,7 @@ def preview(
     sae: SAE | None = None,
     top: int = 10,
     seed: Natural = 0,
+    progress: bool = False,
 ) -> Preview:
     """Apply an edit to a model, read texts, undo it, and say where what the model computes differs most.
 
@@ -123,6 +125,7 @@ def preview(
         sae: whose latents to compare, at its site.
         top: how many of each to keep.
         seed: of the random edit.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: no texts, a top below 1, an autoencoder without a site of this model.
@@ -144,7 +147,8 @@ def preview(
     found: list[MovedText] = []
     sums: list[Tensor] = []
     n_tokens = 0
-    for tokens in read_rows(model, read, batch_size=BATCH):
+    batches = -(-len(read) // BATCH)
+    for tokens in tqdm(read_rows(model, read, batch_size=BATCH), desc="preview", total=batches, disable=not progress):
         acts = [_run(model, tokens, sae, state) for state in states]
         found += _texts(model, tokens, [one[logits].float() for one in acts])
         rows = [[one[site][tokens.content].float() for one in acts] for site in _memory_sites(model)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Natural
@@ -104,6 +105,7 @@ def scorecard(
     others: Sequence[Query],
     texts: Sequence[str],
     seed: Natural = 0,
+    progress: bool = False,
 ) -> Scorecard:
     """Score an edit of one fact, which is applied and undone on the way.
 
@@ -118,6 +120,7 @@ def scorecard(
         others: questions of the subject's other facts.
         texts: unrelated texts, for the drift.
         seed: of the control.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: an empty list, a string in place of a list of texts, or an edit of several facts.
@@ -146,10 +149,9 @@ def scorecard(
             return _State(outcomes, _generate_objects(model, neighbours, n), _generate_objects(model, others, n))
 
     true = [query.answer for query in neighbours]
-    before = measure(nullcontext())
-    after = measure(edit.applied(model))
-    control = measure(make_control(edit, seed).applied(model))
-    return Scorecard(*(_column(state, before, true) for state in (before, after, control)))
+    states = [nullcontext(), edit.applied(model), make_control(edit, seed).applied(model)]
+    found = [measure(state) for state in tqdm(states, desc="scorecard", disable=not progress)]
+    return Scorecard(*(_column(state, found[0], true) for state in found))
 
 
 def _column(now: _State, before: _State, true: Sequence[str]) -> Column:

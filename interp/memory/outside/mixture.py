@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from hooks import Model, capture
 from hooks.border import Count, Positive, Share
@@ -110,10 +111,10 @@ class _Targets:
 
 
 @torch.no_grad()
-def _targets(model: Model, memory: TokenMemory, texts: Sequence[str], k: int) -> _Targets:
+def _targets(model: Model, memory: TokenMemory, texts: Sequence[str], k: int, *, progress: bool = False) -> _Targets:
     memory.check_model(model)
     columns: list[list[Tensor]] = [[], [], [], []]
-    for number, text in enumerate(list_texts(texts)):
+    for number, text in enumerate(tqdm(list_texts(texts), desc="search", disable=not progress)):
         tokens = model.tokens(text)
         kept = everywhere.mask(tokens)[0]
         ids = tokens.ids[0, kept].cpu()
@@ -152,6 +153,7 @@ def choose_mixture(
     weights: Sequence[float] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     temperatures: Sequence[float] | None = None,
     within: Sequence[float] = (inf,),
+    progress: bool = False,
 ) -> ChosenMixture:
     """Choose λ and T, and how near an entry must be to vote, on texts that are neither in the memory nor reported on.
 
@@ -170,7 +172,7 @@ def choose_mixture(
     """
     if not weights or not all(0 <= one <= 1 for one in weights):
         raise InvalidArgument(f"weights are {list(weights)}: give shares from 0 to 1")
-    found = _targets(model, memory, texts, k)
+    found = _targets(model, memory, texts, k, progress=progress)
     tried = choose_temperatures(found.squared) if temperatures is None else list(temperatures)
     if not tried or not all(one > 0 for one in tried):
         raise InvalidArgument(f"temperatures are {tried}: give numbers above 0")
@@ -222,7 +224,9 @@ class MixtureGain:
         return DataFrame({"memory": n, "ratio": e.value, "low": e.low, "high": e.high} for n, e in rows.items())
 
 
-def measure_mixture(model: Model, memory: TokenMemory, texts: Sequence[str], mixture: ChosenMixture) -> MixtureGain:
+def measure_mixture(
+    model: Model, memory: TokenMemory, texts: Sequence[str], mixture: ChosenMixture, *, progress: bool = False
+) -> MixtureGain:
     """Measure what a memory does to the perplexity of texts that it does not hold, next to two memories of nothing.
 
     Raises:
@@ -238,8 +242,8 @@ def measure_mixture(model: Model, memory: TokenMemory, texts: Sequence[str], mix
     """
     own: list[Tensor] = []
     ratios = []
-    for one in (memory, memory.shuffled(), memory.with_random_keys()):
-        found = _targets(model, one, texts, mixture.k)
+    for one in (memory, memory.shuffle(), memory.with_random_keys()):
+        found = _targets(model, one, texts, mixture.k, progress=progress)
         n = int(found.text.max()) + 1
         pairs = [found.nats(weight, mixture.temperature, mixture.within) for weight in (mixture.share, 0.0)]
         sums = torch.zeros(n, 3, dtype=torch.float64)

@@ -6,6 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import torch
+from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Count, Natural
@@ -119,6 +120,7 @@ def measure_passage_reading(
     right: Sequence[int],
     *,
     seed: Natural = 0,
+    progress: bool = False,
 ) -> PassageReading:
     """Measure what a model answers after the passage that a search finds, the right one, another one, and none.
 
@@ -129,6 +131,7 @@ def measure_passage_reading(
         answers: the right ones.
         right: the number of the passage that answers each.
         seed: of the other passages.
+        progress: show a bar.
 
     Raises:
         InvalidArgument: not one answer and one passage for each question, or no other passage without its answer.
@@ -149,7 +152,7 @@ def measure_passage_reading(
     read = {"nothing": None, "the passage found": first, "the right passage": [*right], "another passage": other}
     n = max(map(len, find_answer_ids(model, questions, answers))) + 2
     says = {}
-    for name, which in read.items():
+    for name, which in tqdm(read.items(), desc="passages", disable=not progress):
         prompts = [q if which is None else f"{passages[which[i]]}\n{q}" for i, q in enumerate(questions)]
         said = generate_greedily(model, prompts, n)
         says[name] = share(torch.tensor([begins_with(t, a) for t, a in zip(said, answers, strict=True)]))

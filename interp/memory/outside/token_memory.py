@@ -103,7 +103,7 @@ class TokenMemory:
         """
         return replace(self, index=make_key_index(self.keys, cells=cells, probes=probes, seed=seed))
 
-    def shuffled(self, seed: Natural = 0) -> "TokenMemory":
+    def shuffle(self, seed: Natural = 0) -> "TokenMemory":
         """The control: the same keys with the tokens of other entries."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return replace(self, tokens=self.tokens[order])
@@ -201,7 +201,13 @@ def read_token_memory(store: ActivationStore, site: Site, *, limit: Count | None
 
 
 def make_token_memory(
-    model: Model, texts: Sequence[str], site: Site, *, batch_size: Count = 32, limit: Count | None = None
+    model: Model,
+    texts: Sequence[str],
+    site: Site,
+    *,
+    batch_size: Count = 32,
+    limit: Count | None = None,
+    progress: bool = False,
 ) -> TokenMemory:
     """The same of texts, in memory.
 
@@ -216,7 +222,7 @@ def make_token_memory(
         ```
     """
     keys, ids, document, done = [], [], [], 0
-    for acts in stream(model, list_texts(texts), [site], batch_size=batch_size):
+    for acts in stream(model, list_texts(texts), [site], batch_size=batch_size, progress=progress):
         mask = everywhere.mask(acts.tokens)
         keys.append(acts.flat(site).cpu())
         ids.append(acts.tokens.ids[mask].cpu())

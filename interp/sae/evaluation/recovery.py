@@ -76,7 +76,7 @@ def _show_share(share: float, ablation: str) -> str:
 
 
 @torch.no_grad()
-def recovery(sae: SAE, model: Model, data: Data, *, batch_size: Count = 32) -> Recovery:
+def recovery(sae: SAE, model: Model, data: Data, *, batch_size: Count = 32, progress: bool = False) -> Recovery:
     """Measure what a model's predictions lose by the reconstruction, next to zero and mean ablation of the same tokens.
 
     Cost: six forward passes per batch: two up to the site, for the mean and for the tokens, and four whole.
@@ -97,7 +97,7 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: Count = 32) -> R
             "take a causal language model"
         )
     sums, n = 0, 0
-    for acts in stream(model, data, [site], batch_size=batch_size):
+    for acts in stream(model, data, [site], batch_size=batch_size, progress=progress):
         rows = acts.flat(site)
         sums, n = sums + rows.double().sum(0), n + len(rows)
     if not n:
@@ -106,7 +106,7 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: Count = 32) -> R
     changes = {"sae": splice(sae), "zero": zero(), "mean": mean(average.to(model.dtype))}
     totals = torch.zeros(7, dtype=torch.float64)
     count = 0
-    for acts in stream(model, data, [site], batch_size=batch_size):
+    for acts in stream(model, data, [site], batch_size=batch_size, progress=progress):
         part, counted = _batch(model, acts.tokens, site, changes)
         totals, count = totals + part, count + counted
     if not count:

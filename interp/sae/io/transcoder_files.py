@@ -26,6 +26,7 @@ NAMES: Final = {
 }
 """What the weights are called in Gemma Scope 2 and circuit-tracer, and here."""
 PLACES: Final = (resid_pre, resid_mid, resid_post, attn_out, mlp_in, mlp_out)
+CURE: Final = "get it again from where it was made"
 LAYER: Final = re.compile(r"layer_(\d+)\.(?:safetensors|npz)")
 
 
@@ -112,8 +113,13 @@ def _hooks(path: Path) -> tuple[str, ...]:
         return ()
     import yaml
 
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return tuple(config[name] for name in ("feature_input_hook", "feature_output_hook") if name in config)
+    try:
+        config = yaml.safe_load(path.read_bytes()) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path} is damaged, it is no YAML ({str(error).splitlines()[0]}): {CURE}") from error
+    if not isinstance(config, dict):
+        raise DamagedFile(f"{path} is damaged, it holds a {type(config).__name__} and no settings: {CURE}")
+    return tuple(str(config[name]) for name in ("feature_input_hook", "feature_output_hook") if name in config)
 
 
 def _site(layer: int, hook: str) -> Site:
@@ -139,7 +145,7 @@ def _read_weights(path: str | Path) -> dict[str, Float[Tensor, "..."]]:
         else:
             stored = load_file(path)
     except Exception as error:
-        raise DamagedFile(f"{path} cannot be read ({error}): get it again from where it was made") from error
+        raise DamagedFile(f"{path} cannot be read ({error}): {CURE}") from error
     return _in_our_names(stored, path)
 
 

@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, final
 
-from hooks.disk import append_text, write_text
+from hooks.disk import append_text, read_foreign, read_log, write_text
 from hooks.errors import MissingExtra
 from interp.sae.training.history import Point
 
@@ -50,7 +50,8 @@ class CSVWriter:
     def _rows(self, tokens: int) -> list[dict[str, str]]:
         with self.path.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
-        return [row for row in rows if int(row["tokens"]) <= tokens]
+        cure = "remove it, or put it back from a copy"
+        return read_foreign(self.path, cure, lambda: [row for row in rows if int(row["tokens"]) <= tokens])
 
 
 @final
@@ -70,9 +71,7 @@ class JSONLWriter:
         """Keep the lines up to `tokens`."""
         kept = []
         if tokens and self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("}\n")]
-            kept = [line for line in whole if json.loads(line)["tokens"] <= tokens]
+            kept = [json.dumps(said) + "\n" for said in read_log(self.path) if said.get("tokens", 0) <= tokens]
         write_text(self.path, "".join(kept))
 
     def point(self, name: str, point: Point) -> None:

@@ -202,3 +202,12 @@ def test_texts_of_drift_leave_room_for_what_is_reported_before_them(folder: Path
     long = " ".join(FILLER * 9)
     (text,) = drift_texts(model, [long])
     assert long.startswith(text) and 20 <= model.tokens(text).ids.shape[1] <= 24  # half of 48
+
+
+def test_an_audit_without_neighbours_says_that_it_knows_nothing_of_them(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare.json").write_text(json.dumps([RECORDS[1]]), encoding="utf-8")
+    how = ["--method", "in_context", "--texts", str(folder / "texts.txt"), "--quiet", "--n", "1", "--out"]
+    bare = call("audit", str(folder), str(tmp_path / "bare.json"), *how, str(tmp_path / "bare.html"))
+    asked = call("audit", str(folder), str(folder / "facts.json"), *how, str(tmp_path / "asked.html"))
+    line = "the cases name no neighbours, so nothing here says whether other facts stayed as they were"
+    assert line in bare.splitlines() and line not in asked

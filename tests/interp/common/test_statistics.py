@@ -1,11 +1,25 @@
 """Intervals agree with independent implementations and closed forms."""
 
-from math import isnan
+from collections.abc import Callable
+from math import isnan, nan
 
 import pytest
 import torch
 
-from interp.common.statistics import bootstrap, draw_groups, mean_share, percentile_ends, share, student
+from hooks.errors import InvalidArgument
+from hooks.statistics import auroc_over_groups, balanced_accuracy_over_groups, share_over_groups, shares_over_groups
+from interp.common.statistics import (
+    bootstrap,
+    draw_groups,
+    mean_share,
+    mean_with_interval,
+    percentile_ends,
+    share,
+    student,
+    wilson,
+)
+from interp.tuning.persona import correlate
+from probes import detection
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 50), (49, 50), (20, 20)])
@@ -90,3 +104,54 @@ def test_every_draw_of_groups_holds_as_many_as_there_are_and_each_comes_once_on_
 
 def test_an_estimate_is_printed_with_its_interval_and_its_number_of_cases() -> None:
     assert str(share(torch.arange(20) < 5)) == "0.250 (0.112 to 0.469, n = 20)"
+
+
+NONE, ROWS, GROUPS = torch.zeros(0), torch.tensor([True, False, True, False]), torch.tensor([0, 0, 1, 1])
+ALL, ODD = torch.ones(4, dtype=torch.bool), torch.tensor([0.1, torch.nan, 0.3, 0.4])
+SCORES, FOLD = torch.tensor([0.9, 0.2, 0.8, 0.4]), torch.tensor([0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("estimate", "message"),
+    [
+        (lambda: wilson(1.2, 10), r"a share of 1\.2 of 10 cases was given: give a share from 0 to 1"),
+        (lambda: wilson(-0.1, 10), "a share of -0.1 of 10 cases"),
+        (lambda: wilson(nan, 10), "a share of nan of 10 cases"),
+        (lambda: wilson(12 / 10, 10), "of at least one case"),
+        (lambda: wilson(0.5, 0), "a share of 0.5 of 0 cases"),
+        (lambda: wilson(0.5, -3), "a share of 0.5 of -3 cases"),
+        (lambda: student([]), "an interval of no values"),
+        (lambda: student([1.0, nan]), "are not all finite"),
+        (lambda: percentile_ends(NONE), "the interval of no draws"),
+        (lambda: bootstrap(lambda drawn: 0.0, []), "none may be empty"),
+        (lambda: bootstrap(lambda drawn: 0.0, [SCORES], draws=0), "draws is 0"),
+        (lambda: mean_with_interval(NONE), "none may be empty"),
+        (lambda: draw_groups(0, 10, 0), "0 groups were given to draw from"),
+        (lambda: draw_groups(2, -1, 0), "draws is -1"),
+        (lambda: share_over_groups(ROWS[:0], GROUPS[:0]), "0 rows and 0 groups were given"),
+        (lambda: share_over_groups(ROWS, GROUPS - 1), "group -1 was given: groups are numbered from 0"),
+        (lambda: share_over_groups(ROWS, GROUPS, draws=0), "draws is 0"),
+        (lambda: shares_over_groups(ROWS[:0, None], GROUPS[:0]), "0 rows and 0 groups were given"),
+        (lambda: shares_over_groups(ROWS[:, None], GROUPS - 2), "group -2 was given"),
+        (lambda: balanced_accuracy_over_groups(ROWS, ALL, GROUPS), "labels are all True: give rows of both classes"),
+        (lambda: balanced_accuracy_over_groups(ROWS, ~ALL, GROUPS), "labels are all False"),
+        (lambda: balanced_accuracy_over_groups(ROWS[:0], ROWS[:0], GROUPS[:0]), "0 rows and 0 groups were given"),
+        (lambda: auroc_over_groups(ODD, ROWS, GROUPS, FOLD), "1 of 4 scores are NaN"),
+        (lambda: auroc_over_groups(SCORES, ALL, GROUPS, FOLD), "no fold has rows of both classes"),
+        (lambda: auroc_over_groups(SCORES, GROUPS == 1, GROUPS, FOLD), "no fold has rows of both classes"),
+        (lambda: auroc_over_groups(SCORES, ROWS, GROUPS, FOLD, draws=0), "draws is 0"),
+        (lambda: auroc_over_groups(SCORES[:0], ROWS[:0], GROUPS[:0], FOLD[:0]), "0 rows and 0 groups were given"),
+        (lambda: correlate(ODD, SCORES), "1 of 4 rows are not finite: leave them out"),
+        (lambda: detection(SCORES, ROWS, nan), "the threshold is NaN"),
+    ],
+)
+def test_what_is_no_sample_gives_no_estimate(estimate: Callable[[], object], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        estimate()
+
+
+def test_an_estimate_over_groups_is_that_of_its_rows() -> None:
+    assert share_over_groups(ROWS, GROUPS).value == 0.5
+    assert balanced_accuracy_over_groups(ROWS, ROWS, GROUPS).value == 0.5
+    assert auroc_over_groups(SCORES, ROWS, GROUPS, FOLD).value == 1.0
+    assert shares_over_groups(torch.stack([ROWS, ALL], 1), GROUPS)[0].tolist() == [0.5, 1.0]

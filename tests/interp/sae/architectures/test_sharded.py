@@ -218,3 +218,38 @@ def test_each_further_step_of_training_sends_what_the_formula_says() -> None:
         assert more == pytest.approx(40 * step + 5 * evaluated, rel=0.01)
 
     in_processes(work)
+
+
+@pytest.mark.parametrize("dead_share", [0.0, 0.5, 1.0])
+def test_the_gradients_of_all_processes_are_those_that_autograd_has_of_the_whole_dictionarys_loss(
+    gpt2: Model, dead_share: float
+) -> None:
+    """With latents that are dead and without, of rows far from 0; the loss, what is counted and the norm as well."""
+    g = torch.Generator().manual_seed(1)
+    x = 3 + torch.randn(96, D, generator=g)
+    dead = torch.rand(LATENTS, generator=g) < dead_share
+    whole = TopK(D, LATENTS, k=4, k_aux=6, seed=5)
+    set_weights(whole, gpt2)
+    objective = whole.objective()
+    objective.initialise(x)
+    step = objective.loss(x, dead)
+    step.loss.backward()
+    grads = {name: p.grad for name, p in whole.named_parameters() if p.grad is not None}
+    norm = torch.cat([grad.flatten() for grad in grads.values()]).norm()
+
+    def work() -> None:
+        sae = ShardedTopK(D, LATENTS, k=4, k_aux=6, seed=5)
+        set_weights(sae, gpt2)
+        shared = sae.objective()
+        shared.initialise(x)
+        assert float(sae.get_buffer("variance")) == pytest.approx(float(whole.get_buffer("variance")), rel=1e-5)
+        mine, own = shared.gradients(x, dead), slice(sae.own.start, sae.own.stop)
+        parts = {"W_dec": grads["W_dec"][own], "W_enc": grads["W_enc"][:, own], "b_enc": grads["b_enc"][own]}
+        for name, expected in (parts | {"b_dec": grads["b_dec"]}).items():
+            torch.testing.assert_close(getattr(sae, name).grad, expected, rtol=1e-4, atol=1e-6, msg=name)
+        for name in ("loss", "squared_error", "l0"):
+            assert float(getattr(mine, name)) == pytest.approx(getattr(step, name).item(), rel=1e-5), name
+        torch.testing.assert_close(mine.largest, step.largest, rtol=1e-5, atol=1e-6)
+        assert float(shared.gradient_norm()) == pytest.approx(float(norm), rel=1e-5)
+
+    in_processes(work)
