@@ -248,14 +248,14 @@ def main() -> None:
     }  # fmt: skip
     object_store.use(asked.s3)
     kept = RESULTS / "cluster.json"
-    results: dict[str, Any] = json.loads(kept.read_text())["figures"] if kept.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         run("harvest", folder / "one")
         for name in asked.part:
-            results[name] = parts[name](folder)
-            print(name, json.dumps(results[name]), flush=True)
-            write("cluster", COMMAND, results)
+            found = parts[name](folder)
+            print(name, json.dumps(found), flush=True)
+            others = json.loads(kept.read_text())["figures"] if kept.exists() else {}
+            write("cluster", COMMAND, others | {name: found})
 
 
 if __name__ == "__main__":

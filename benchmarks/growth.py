@@ -31,7 +31,7 @@ from benchmarks.random_gpt2 import Shape  # noqa: E402
 from benchmarks.timing import RESULTS, peak_mb, write  # noqa: E402
 from hooks import Model, capture, harvest, load  # noqa: E402
 from hooks.site import pattern, resid_post, resid_pre  # noqa: E402
-from hooks.store.processes import processes  # noqa: E402
+from hooks.store.processes import Process, processes  # noqa: E402
 from interp.circuits import (  # noqa: E402
     denoising,
     each_position,
@@ -42,6 +42,7 @@ from interp.circuits.edges import Task, eap, edge_attribution, edge_graph  # noq
 from interp.features import Concept, index, search  # noqa: E402
 from interp.memory import Search, covariances, memit, table_cases  # noqa: E402
 from interp.sae import ShardedTopK, TopK, activations_of, train  # noqa: E402
+from interp.sae.data.distributed import average_gradients, local_rows, share_batch  # noqa: E402
 from interp.scale import sharded_step_bytes  # noqa: E402
 
 COMMAND = "python benchmarks/growth.py"
@@ -241,6 +242,25 @@ def _train_processes(world: int, _: Path) -> Way:
     return _share(world, work)
 
 
+def _step_processes(world: int, _: Path) -> Way:
+    rows, off = torch.randn(4096, 64, generator=torch.Generator().manual_seed(1)), torch.zeros(4096, dtype=torch.bool)
+
+    def work() -> Way:
+        sae, here = TopK(64, 4096, k=16), Process(int(os.environ["RANK"]), world)
+        objective = sae.objective()
+        objective.initialise(rows[:256])
+
+        def step() -> None:
+            with share_batch(here):
+                for _ in range(4):
+                    objective.gradients(local_rows(rows), off)
+                    average_gradients([*sae.parameters()])
+
+        return step
+
+    return _share(world, work)
+
+
 def _sharded_processes(world: int, _: Path) -> Way:
     rows, off = torch.randn(1024, 64, generator=torch.Generator().manual_seed(1)), torch.zeros(16_384, dtype=torch.bool)
 
@@ -285,6 +305,8 @@ LAWS = (
     Law("edges, their number", "layers", (2, 4, 8, 16), (2, "L² edges"), _edge_count, "count"),
     Law("harvest", "processes", (1, 2, 4), (-1, "a share each"), _harvest_processes, "busiest"),
     Law("training, batches shared", "processes", (1, 2, 4), (-1, "a share each"), _train_processes, "busiest"),
+    Law("step of an autoencoder, batches shared", "processes", (1, 2, 4), (-1, "a share each"), _step_processes,
+        "busiest"),
     Law("step of an autoencoder, latents shared", "processes", (1, 2, 4), (-1, "a share each"), _sharded_processes,
         "busiest"),
     Law("bytes of a sharded step, for each other process", "processes", (2, 4, 8, 64), (0, "8 n k"),

@@ -19,9 +19,9 @@ import torch
 from hooks import ActivationStore
 
 BUCKET = "bucket"
-MOMENTS = (2, 9, 30)
+MOMENTS = (30,)
 """Passes at which a harvest is killed."""
-CUTS = (2_000, 150_000, 400_000)
+CUTS = (150_000,)
 """Bytes sent to the server after which the connection is cut."""
 Run = Callable[..., tuple[int, str]]
 _python: list[Path] = []

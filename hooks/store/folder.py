@@ -3,9 +3,9 @@
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, final
+from typing import IO, Any, Final, final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,12 +13,34 @@ from jaxtyping import UInt8
 from hooks.disk import PARTIAL, lock, sync_folder
 from hooks.errors import InvalidArgument, MissingExtra, NotReachable
 
+CLIENTS: Final = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "requests", "urllib3")
+"""Packages that speak to an object store, and whose errors are no `OSError`."""
+
+
+@contextmanager
+def _explain_client(url: str) -> Iterator[None]:
+    """Say of what a client of an object store raises that the store does not answer; leave all else as it is."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in CLIENTS:
+            raise
+        raise _not_answering(url, error) from error
+
+
+def _not_answering(url: str, error: Exception) -> NotReachable:
+    return NotReachable(
+        f"'{url}' does not answer ({' '.join(str(error).split())[:200]}): check the address and the network, or "
+        "give a folder of this machine"
+    )
+
 
 @contextmanager
 def _explain_failure(url: str) -> Iterator[None]:
     """Say of whatever a package raises on the way to a URL what it means, and what to do."""
     try:
-        yield
+        with _explain_client(url):
+            yield
     except ImportError as error:
         raise MissingExtra(
             f"'{url}' is reached by a package that is not installed ({error}): pip install it, or give a folder of "
@@ -33,11 +55,29 @@ def _explain_failure(url: str) -> Iterator[None]:
             f"'{url}' names no folder and no archive that is there ({error}): give a folder, or a URL such as "
             "s3://bucket/store"
         ) from error
+    except NotReachable:
+        raise
     except OSError as error:
-        raise NotReachable(
-            f"'{url}' does not answer ({' '.join(str(error).split())[:200]}): check the address and the network, or "
-            "give a folder of this machine"
-        ) from error
+        raise _not_answering(url, error) from error
+
+
+@contextmanager
+def _give_up_on_error(file: Any) -> Iterator[IO[bytes]]:
+    """Close a file at the end of the block; on an error leave it without a name, and never try to send it again.
+
+    A file of fsspec that is only forgotten sends what it holds when it is collected: after a lost connection a process
+    would then wait at its end, for ever.
+    """
+    try:
+        yield file
+        file.close()
+    except BaseException as error:
+        if not (isinstance(error, OSError) or type(error).__module__.partition(".")[0] in CLIENTS):
+            with suppress(Exception):
+                file.discard()
+        with suppress(AttributeError):  # a file in memory says itself whether it is closed
+            file.closed = True
+        raise
 
 
 @final
@@ -128,7 +168,8 @@ class Folder:
             Folder("store").read_bytes("manifest.json")
             ```
         """
-        return self._fs.cat_file(self._at(name))
+        with _explain_client(self.url):
+            return self._fs.cat_file(self._at(name))
 
     def read_text(self, name: str) -> str:
         """Return the text of a file.
@@ -173,7 +214,7 @@ class Folder:
             with _explain_failure(self.url):
                 self._fs.makedirs(self._path, exist_ok=True)
                 opened = self._fs.open(target, "wb")
-            with opened as file:
+            with _explain_client(self.url), _give_up_on_error(opened) as file:
                 yield file
             return
         self._fs.makedirs(self._path, exist_ok=True)
@@ -194,7 +235,8 @@ class Folder:
             ```
         """
         if not self.local:
-            return np.frombuffer(bytearray(self._fs.cat_file(self._at(name), start, stop)), np.uint8)
+            with _explain_client(self.url):
+                return np.frombuffer(bytearray(self._fs.cat_file(self._at(name), start=start, end=stop)), np.uint8)
         data, done = np.empty(max(0, stop - start), np.uint8), 0
         with open(self._at(name), "rb", buffering=0) as file:
             file.seek(start)
@@ -211,7 +253,8 @@ class Folder:
             ```
         """
         if not self.local:
-            parts = [self._fs.cat_file(self._at(name), start, start + width) for start in starts]
+            with _explain_client(self.url):
+                parts = [self._fs.cat_file(self._at(name), start=start, end=start + width) for start in starts]
         else:
             with open(self._at(name), "rb") as file:
                 parts = [os.pread(file.fileno(), width, start) for start in starts]
@@ -237,8 +280,9 @@ class Folder:
             Folder("store").remove("note")
             ```
         """
-        if self._fs.exists(self._at(name)):
-            self._fs.rm_file(self._at(name))
+        with _explain_client(self.url):
+            if self._fs.exists(self._at(name)):
+                self._fs.rm_file(self._at(name))
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"

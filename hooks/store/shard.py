@@ -155,7 +155,11 @@ class Sealer:
             sealer.seal(writer, rows=100, documents=1, read=documents_checksum(["Fog"]))
             ```
         """
-        self._wait()
+        try:
+            self._wait()
+        except BaseException as error:
+            writer.drop(error)
+            raise
         self._last = self._thread.submit(writer.seal, rows, documents, read)
 
     def _wait(self) -> None:

@@ -11,6 +11,7 @@ from interp.sae.architectures.matching_pursuit import MatchingPursuit
 from interp.sae.architectures.matryoshka import MatryoshkaBatchTopK
 from interp.sae.architectures.sae import SAE, decoder_rows, fold_normalisation
 from interp.sae.architectures.sharded import ShardedTopK
+from interp.sae.architectures.sharded_cross_layer import ShardedCrossLayerTranscoder
 from interp.sae.architectures.skip_transcoder import SkipTranscoder
 from interp.sae.architectures.sparse_coder import SparseCoder
 from interp.sae.architectures.standard import Standard
@@ -61,6 +62,7 @@ from interp.sae.evaluation.splice import (
     splice,
 )
 from interp.sae.io.cross_layer_files import load_cross_layer, load_gemma_scope_layers, save_cross_layer
+from interp.sae.io.cross_layer_shards import load_cross_layer_shards, save_cross_layer_shards
 from interp.sae.io.files import load, save
 from interp.sae.io.hub import load_pretrained, pull, push
 from interp.sae.io.other_libraries import load_dictionary_learning, load_sparsify
@@ -105,6 +107,7 @@ __all__ = [
     "Resampling",
     "RowNorm",
     "Schedule",
+    "ShardedCrossLayerTranscoder",
     "ShardedTopK",
     "SkipTranscoder",
     "Source",
@@ -154,6 +157,7 @@ __all__ = [
     "normalise_source",
     "pairs_of",
     "load_pretrained",
+    "load_cross_layer_shards",
     "load_shards",
     "pull",
     "push",
@@ -162,6 +166,7 @@ __all__ = [
     "replace_layers",
     "rms_scaling",
     "save",
+    "save_cross_layer_shards",
     "save_shards",
     "save_cross_layer",
     "scale_latents",

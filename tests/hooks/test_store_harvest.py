@@ -29,6 +29,7 @@ from hooks.store import harvest as harvest_function
 from hooks.store.documents import as_dataset, count
 from hooks.store.folder import Folder
 from hooks.store.manifest import Manifest
+from tests.bucket import open_bucket
 from tests.processes import do_in_processes, start
 
 BOS = 256
@@ -611,3 +612,54 @@ def test_a_url_that_nothing_here_reaches_is_refused_with_the_package_that_would(
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(kind, match=said):
         Folder(url)
+
+
+@pytest.mark.parametrize("call", ["_open", "cat_file", "isdir"])
+def test_what_a_client_of_an_object_store_raises_is_said_as_a_store_that_does_not_answer(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class EndpointConnectionError(Exception):
+        """As botocore's: no OSError."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise EndpointConnectionError("Could not connect to the endpoint")
+
+    EndpointConnectionError.__module__ = "botocore.exceptions"
+    folder = Folder("memory://unplugged")
+    folder.write_text("note", "fog")
+    monkeypatch.setattr(MemoryFileSystem, call, fail)
+    use = {"_open": lambda: folder.write_text("note", "sea"), "cat_file": lambda: folder.read_text("note")}
+    with pytest.raises(NotReachable, match="'memory://unplugged' does not answer .*Could not connect"):
+        use.get(call, folder.sizes)()
+
+
+@pytest.mark.parametrize("fails", ["a pass", "an upload"])
+def test_what_was_on_its_way_when_a_harvest_ended_never_arrives_and_is_not_sent_again(fails: str, gpt2: Model) -> None:
+    bucket = open_bucket(breaks_after=6 if fails == "an upload" else 10**9)
+    passes = iter(range(100))
+
+    def fail(*_: object) -> None:
+        if fails == "a pass" and next(passes) == 6:
+            raise ArithmeticError("a pass failed")
+
+    handle = gpt2.hf.register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(ArithmeticError if fails == "a pass" else OSError):
+            harvest(gpt2, TEXTS, SITES, "bucket://store", packing=packed(24), batch_size=4, documents_per_shard=2)
+    finally:
+        handle.remove()
+    assert bucket.opened and all(file.closed for file in bucket.opened), "one is left that sends again when collected"
+    assert len(bucket.arrived) < len(bucket.opened)
+    assert "/store/manifest.json" not in bucket.arrived
+
+
+def test_places_of_a_file_are_read_from_an_object_store_as_from_a_disk(gpt2: Model, tmp_path: Path) -> None:
+    open_bucket(breaks_after=10**9)
+    for where in ("bucket://read", str(tmp_path / "read")):
+        harvest(gpt2, TEXTS, SITES, where, packing=packed(24), batch_size=4, documents_per_shard=2)
+    there, here = ActivationStore("bucket://read"), ActivationStore(tmp_path / "read")
+    there.verify()
+    for order in (torch.arange(len(here)).flip(0), torch.tensor([5, 3])):  # whole chunks, and rows one by one
+        assert all(torch.equal(there[order][site], here[order][site]) for site in here.sites)

@@ -98,7 +98,7 @@ class ShardedTopK(SAE):
 
     def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n d_model"]:
         """The reconstruction: the sum over processes of what each one's latents decode to, and b_dec."""
-        return _sum(f[..., self.own.start : self.own.stop] @ self.W_dec) + self.b_dec
+        return exchange_sum(f[..., self.own.start : self.own.stop] @ self.W_dec) + self.b_dec
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
@@ -124,9 +124,9 @@ class ShardedTopK(SAE):
         """The same autoencoder with all latents, in every process, on the CPU."""
         whole = TopK(self.d_in, self.d_sae, self.k, k_aux=self.k_aux, aux_coefficient=self.aux_coefficient)
         with torch.no_grad():
-            whole.W_dec.copy_(torch.cat(_gather(self.W_dec)))
-            whole.W_enc.copy_(torch.cat(_gather(self.W_enc.T)).T)
-            whole.b_enc.copy_(torch.cat(_gather(self.b_enc)))
+            whole.W_dec.copy_(torch.cat(exchange_all(self.W_dec)))
+            whole.W_enc.copy_(torch.cat(exchange_all(self.W_enc.T)).T)
+            whole.b_enc.copy_(torch.cat(exchange_all(self.b_enc)))
             whole.b_dec.copy_(self.b_dec)
             for name in ("max_activation", "variance"):
                 whole.get_buffer(name).copy_(self.get_buffer(name))
@@ -139,10 +139,10 @@ class ShardedTopK(SAE):
         check_whole(self, "a normalisation of its weights")
 
     def _join(self, own: Float[Tensor, "_ ..."]) -> Float[Tensor, "_ ..."]:
-        return torch.cat(_gather(own))
+        return torch.cat(exchange_all(own))
 
     def _add_up(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return _sum(x)
+        return exchange_sum(x)
 
     def objective(self) -> "ShardedTopKObjective":
         """The objective of `TopK`; each process has the gradients of its own latents."""
@@ -197,7 +197,7 @@ class ShardedTopK(SAE):
         return values * own, torch.where(own, indices - self.own.start, 0)
 
     def _decode(self, values: Tensor, indices: Tensor) -> Tensor:
-        return _sum(times_rows(values, indices, self.W_dec))
+        return exchange_sum(times_rows(values, indices, self.W_dec))
 
     def _backward(self, g: Tensor, values: Tensor, indices: Tensor, centred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return backward(g, Code.padded(values, indices, len(self.W_dec)), centred, self.W_dec)
@@ -241,7 +241,7 @@ class ShardedTopKObjective(Objective[ShardedTopK]):
             for_W_enc, sae.b_enc.grad = for_W_enc + by_aux[1], sae.b_enc.grad + by_aux[2]
             loss = loss + scale * e_aux.pow(2).sum(1).mean()
         sae.W_enc.grad = for_W_enc.T
-        sae.b_dec.grad = (e * (-2 / (len(rows) * V))).sum(0) - _sum(sae.W_enc @ sae.b_enc.grad)
+        sae.b_dec.grad = (e * (-2 / (len(rows) * V))).sum(0) - exchange_sum(sae.W_enc @ sae.b_enc.grad)
         largest = largest_per_latent(values, indices, sae.d_sae)
         return Step(loss, e.pow(2).sum(1).mean(), (values > 0).sum() / len(rows), largest)
 
@@ -250,7 +250,7 @@ class ShardedTopKObjective(Objective[ShardedTopK]):
         sae = self.sae
         own = [p.grad.pow(2).sum() for p in (sae.W_dec, sae.W_enc, sae.b_enc) if p.grad is not None]
         shared = sae.b_dec.grad.pow(2).sum() if sae.b_dec.grad is not None else 0
-        return (_sum(torch.stack(own).sum()) + shared).sqrt()
+        return (exchange_sum(torch.stack(own).sum()) + shared).sqrt()
 
 
 class _Stage:
@@ -265,7 +265,8 @@ class _Stage:
         self.summed = _begin_sum(times_rows(*sae._mine(*self.code), sae.W_dec))
 
 
-def _gather(x: Tensor) -> list[Tensor]:
+def exchange_all(x: Float[Tensor, "..."]) -> list[Float[Tensor, "..."]]:
+    """What each process has, by rank; each must call it, with tensors of one shape."""
     return _begin_gather(x)()
 
 
@@ -291,7 +292,8 @@ def _begin_merge(values: Tensor, indices: Tensor, k: int) -> Callable[[], tuple[
     return receive
 
 
-def _sum(x: Tensor) -> Tensor:
+def exchange_sum(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The sum of what each process has; each must call it."""
     return _begin_sum(x)()
 
 

@@ -18,7 +18,7 @@ from interp.sae.architectures.sharded import ShardedTopK
 INDEX: Final = "shards.json"
 CURE: Final = "put it back from a copy, or save it again"
 _BY_LATENT: Final = ("W_dec", "W_enc", "b_enc", "max_activation")
-_SAID: Final = ("model_name", "fingerprint", "dataset")
+SAID: Final = ("model_name", "fingerprint", "dataset")
 
 
 class ShardFile(TypedDict):
@@ -74,7 +74,7 @@ def save_shards(sae: ShardedTopK, folder: str | Path) -> Path:
             "d_sae": sae.d_sae,
             "settings": sae.settings(),
             "sites": [str(site) for site in sae.sites],
-            "said": {one: getattr(sae, one) for one in _SAID},
+            "said": {one: getattr(sae, one) for one in SAID},
             "parts": dict(heard),
         }
         write_json(folder / INDEX, KIND, about)

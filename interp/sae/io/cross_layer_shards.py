@@ -1,0 +1,145 @@
+"""A cross-layer transcoder that processes share, on disk: a file for each process, read again by any number of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from typing_extensions import TypedDict
+
+from hooks import Site
+from hooks.disk import check_record, record_file
+from hooks.errors import InvalidArgument
+from hooks.json_file import Kind, read_json, write_json
+from hooks.tensor_file import save_tensors
+from interp.sae.architectures.sharded import exchange_all
+from interp.sae.architectures.sharded_cross_layer import ShardedCrossLayerTranscoder
+from interp.sae.io.shards import CURE, INDEX, SAID, ShardFile
+
+_SAME: Final = ("b_dec", "W_skip", "variance")
+
+
+class CrossLayerShards(TypedDict):
+    """What the index says: how to make the transcoder again, where it belongs, and its files.
+
+    `first` and `end` of a file count the latents of each layer.
+    """
+
+    d_in: int
+    d_sae: int
+    settings: dict[str, Any]
+    sites: list[str]
+    said: dict[str, str | None]
+    parts: dict[str, ShardFile]
+
+
+KIND: Final = Kind(
+    "interp.sae.cross_layer_shards", "cross-layer transcoder in parts", "save_cross_layer_shards", CrossLayerShards
+)
+
+
+def save_cross_layer_shards(clt: ShardedCrossLayerTranscoder, folder: str | Path) -> Path:
+    """Write the latents that this process holds; called in every process, the whole transcoder is on disk.
+
+    Nothing is exchanged but names and checksums. The folder is one that all processes see. It holds no normalisation:
+    a transcoder whose weights read normalised activations is refused.
+
+    Raises:
+        InvalidArgument: the weights read normalised activations.
+
+    Examples:
+        ```python
+        save_cross_layer_shards(clt, "clt")          # in every process
+        ```
+    """
+    clt.raw()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"latents-{clt.rank}-of-{clt.world}.safetensors"
+    with torch.no_grad():
+        own = {key: tensor.contiguous() for key, tensor, _ in _shares(clt)}
+        same = {key: tensor for key in _SAME if (tensor := getattr(clt, key)) is not None}
+        peaks = clt.max_activation.view(clt.n_layers, clt.world, -1)[:, clt.rank].contiguous()
+    save_tensors(folder / name, own | same | {"max_activation": peaks})
+    first = clt.rank * clt.per_layer
+    mine: ShardFile = {"first": first, "end": first + clt.per_layer, "file": record_file(folder / name)}
+    heard: list[tuple[str, ShardFile]] = [(name, mine)] * clt.world
+    torch.distributed.all_gather_object(heard, (name, mine))
+    if clt.rank == 0:
+        about: CrossLayerShards = {
+            "d_in": clt.d_in,
+            "d_sae": clt.d_sae,
+            "settings": clt.settings(),
+            "sites": [str(site) for site in clt.sites],
+            "said": {one: getattr(clt, one) for one in SAID},
+            "parts": dict(heard),
+        }
+        write_json(folder / INDEX, KIND, about)
+    torch.distributed.barrier()
+    return folder
+
+
+def load_cross_layer_shards(folder: str | Path, *, device: torch.device | None = None) -> ShardedCrossLayerTranscoder:
+    """Read what `save_cross_layer_shards` wrote, each process its own latents, however many processes wrote it.
+
+    Of a file only the latents that are this process's are read into memory.
+
+    Raises:
+        MissingFile: there is no such transcoder, or one of its files is missing.
+        DamagedFile: a file is torn or changed.
+        WrongState: no processes have joined.
+
+    Cost: one reading of each file that holds some of the latents, for its checksum.
+
+    Examples:
+        ```python
+        clt = load_cross_layer_shards("clt")         # in every process
+        ```
+    """
+    folder = Path(folder)
+    about = read_json(folder / INDEX, KIND)
+    clt = ShardedCrossLayerTranscoder(about["d_in"], about["d_sae"], **about["settings"])
+    parts = sorted(about["parts"].items(), key=lambda one: one[1]["first"])
+    ends = [0, *(part["end"] for _, part in parts)]
+    per_layer = clt.d_sae // clt.n_layers
+    if [part["first"] for _, part in parts] != ends[:-1] or ends[-1] != per_layer:
+        raise InvalidArgument(f"the files of {folder} do not make up {per_layer} latents of each layer: {CURE}")
+    peaks = torch.zeros(clt.n_layers, clt.per_layer)
+    with torch.no_grad():
+        for name, part in parts:
+            _read_part(clt, peaks, folder / name, part)
+    clt.max_activation.copy_(torch.stack(exchange_all(peaks), dim=1).flatten())
+    clt.sites = tuple(Site.parse(one) for one in about["sites"])
+    for one, value in about["said"].items():
+        setattr(clt, one, value)
+    return clt.to(device)
+
+
+def _shares(clt: ShardedCrossLayerTranscoder) -> Iterator[tuple[str, Tensor, int]]:
+    """What this process holds of each tensor, by its name in a file, and the axis of the latents."""
+    for name in ("W_enc", "b_enc", "threshold"):
+        yield name, getattr(clt, name), 1
+    for i, D in enumerate(clt.decoders()):
+        yield f"W_dec_{i}", D, 0
+
+
+def _read_part(clt: ShardedCrossLayerTranscoder, peaks: Tensor, path: Path, part: ShardFile) -> None:
+    """The latents of a file that are this process's, into their places."""
+    begin = clt.rank * clt.per_layer
+    first, end = max(part["first"], begin), min(part["end"], begin + clt.per_layer)
+    if first >= end:
+        return
+    check_record(path, part["file"], CURE)
+    there, here = slice(first - part["first"], end - part["first"]), slice(first - begin, end - begin)
+    with safe_open(path, "pt") as file:
+        for name, to, axis in (*_shares(clt), ("max_activation", peaks, 1)):
+            held = file.get_slice(name)
+            if axis:
+                to[:, here] = held[:, there].to(to)
+            else:
+                to[here] = held[there].to(to)
+        for name in _SAME:
+            if getattr(clt, name) is not None:
+                getattr(clt, name).copy_(file.get_tensor(name))
