@@ -33,7 +33,7 @@ from discovery_bars import in_words, side_by_side, verdicts  # noqa: E402
 from discovery_concepts import BRIDGE, entity_concept, entity_concepts, topic_concepts  # noqa: E402
 from timing import write  # noqa: E402
 
-from hooks import Direction, load  # noqa: E402
+from hooks import Direction, Model, load  # noqa: E402
 from hooks.position import everywhere  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
@@ -133,20 +133,20 @@ class SeedRuns:
         topics = topic_concepts(0, self.given.topics, self.given.sentences)
         of = f"of {len(self.seeds)}"
         for name, one in (self.entities | topics).items():
-            self.f1[name] = self.piece(f"f1 {of} {name}", lambda c=one: self.reached(c))
+            self.f1[name] = self.piece(f"f1 {of} {name}", lambda c=one: self.measure_f1(c))
             self.write()
         for seed in range(self.given.nulls):
-            self.small += self.piece(f"null {of} {seed}", lambda s=seed: self.shuffled(s))
+            self.small += self.piece(f"null {of} {seed}", lambda s=seed: self.find_false_alarms(s))
         for seed in self.seeds:
-            self.gated[seed] = self.piece(f"conditional {seed}", lambda s=seed: self.conditional(int(s)))
+            self.gated[seed] = self.piece(f"conditional {seed}", lambda s=seed: self.measure_conditional(int(s)))
             self.write()
         marks = [name for name in self.entities if landmark.entity(name).kind == "landmark"]
         for name in marks[: self.given.landmarks]:
-            for seed, ways in self.steered(name).items():
+            for seed, ways in self.measure_steering(name).items():
                 self.moved[seed][name] = ways
             self.write()
 
-    def reached(self, given: Concept) -> dict[str, Any]:
+    def measure_f1(self, given: Concept) -> dict[str, Any]:
         """By seed the held-out F1 of the latent or group that was better on the searched half, next to the probes."""
         said = {}
         for seed, result in self.search(given).items():
@@ -160,7 +160,7 @@ class SeedRuns:
         print(f"F1 by seed {f1_text}  {given.name}: {said[self.seeds[0]]['by']}", flush=True)
         return said
 
-    def shuffled(self, seed: int) -> list[bool]:
+    def find_false_alarms(self, seed: int) -> list[bool]:
         """By dictionary whether a search with labels shuffled between texts reports p < 0.05."""
         given = self.entities[BRIDGE]
         drawn = random.Random(seed)
@@ -171,21 +171,25 @@ class SeedRuns:
         found = search_many(self.saes, self.model, fake, unit=by_text, permutations=99, seed=seed)
         return [one.p_value < 0.05 for one in found]
 
-    def steered(self, name: str) -> dict[str, Any]:
+    def measure_steering(self, name: str) -> dict[str, Any]:
         """By seed every way of turning one landmark up, at its own dose, on prompts the dose was not chosen on."""
         key = f"steer {self.given.prompts} {name}"
         found = cache(lambda: self.search(self.entities[name]))
-        common = self.piece(key, lambda: table(self.turned(name, rivals_of(found()[self.seeds[0]]))))
+        common = self.piece(key, lambda: table(self.compare_ways(name, rivals_of(found()[self.seeds[0]]))))
         said = {}
         for seed, sae in zip(self.seeds, self.saes, strict=True):
-            mine = self.piece(f"{key} {seed}", lambda s=seed, of=sae: table(self.turned(name, ways_of(of, found()[s]))))
-            effect = self.piece(f"{key} {seed} by effect", lambda s=seed, of=sae: self.effective(name, of, found()[s]))
+            mine = self.piece(
+                f"{key} {seed}", lambda s=seed, of=sae: table(self.compare_ways(name, ways_of(of, found()[s])))
+            )
+            effect = self.piece(
+                f"{key} {seed} by effect", lambda s=seed, of=sae: self.measure_by_effect(name, of, found()[s])
+            )
             said[seed] = common | mine | effect
             best = ", ".join(f"{way} {one['naming']['value']:.2f}" for way, one in said[seed].items())
             print(f"seed {seed}  {name}: {best}", flush=True)
         return said
 
-    def turned(self, name: str, ways: Mapping[str, Steering]) -> MethodComparison:
+    def compare_ways(self, name: str, ways: Mapping[str, Steering]) -> MethodComparison:
         """Some ways side by side on neutral openings."""
         named = landmark.entity(name)
         return compare_methods(
@@ -199,7 +203,7 @@ class SeedRuns:
             progress=False,
         )
 
-    def effective(self, name: str, sae: SAE, found: SearchResult) -> dict[str, Any]:
+    def measure_by_effect(self, name: str, sae: SAE, found: SearchResult) -> dict[str, Any]:
         """The latents that make the model name it on half of the openings, at doses near the best on the other half."""
         prompts = phrases()["neutral_openers"][: self.given.prompts]
         named = Names(landmark.entity(name).names, landmark.entity(name).other_names)
@@ -224,33 +228,20 @@ class SeedRuns:
         row["some dose"] = entry(some, response.unsteered)
         return {EFFECT: row, f"{EFFECT}: random direction": entry(control, response.unsteered)}
 
-    def conditional(self, seed: int) -> dict[str, Any]:
+    def measure_conditional(self, seed: int) -> dict[str, Any]:
         """Steer only prompts that speak of the bridge: on which of some unseen ones it acts, and what it leaves."""
         learnt = entity_concept(BRIDGE, 4 * self.given.sentences, seed)
         unseen = entity_concept(BRIDGE, self.given.sentences, seed + 1000)
         fresh = [(t, on) for t, on in zip(unseen.texts, unseen.labels, strict=True) if t not in set(learnt.texts)]
-        condition = self.separating(learnt)
+        condition = find_condition(self.model, learnt)
         about = [text for text, on in zip(learnt.texts, learnt.labels, strict=True) if on]
         cut = choose_sparing_threshold(self.model, condition, about)
         steering = ways_of(self.saes[seed], self.search(self.entities[BRIDGE])[str(seed)])["SAE, add"]
         way = Conditional(steering, condition, cut)
-        acts = torch.cat([self.acted(way, [t for t, _ in fresh[i : i + 32]]) for i in range(0, len(fresh), 32)])
+        batches = ([text for text, _ in fresh[i : i + 32]] for i in range(0, len(fresh), 32))
+        acts = torch.cat([find_changed_texts(self.model, way, batch) for batch in batches])
         on = torch.tensor([label for _, label in fresh])
         return {"acts where it should": asdict(share(acts[on])), "others bit-identical": asdict(share(~acts[~on]))}
-
-    @torch.no_grad()
-    def acted(self, way: Conditional, batch: list[str]) -> torch.Tensor:
-        """Which texts have other logits than without it, in any bit."""
-        plain = self.model.run(batch)
-        with steer(self.model, way, DOSE):
-            changed = self.model.run(batch)
-        return torch.tensor([not torch.equal(a, b) for a, b in zip(plain, changed, strict=True)])
-
-    def separating(self, given: Concept) -> Direction:
-        """A logistic probe on the mean activation of whole prompts, as a direction."""
-        site = resid_post[LAYER]
-        x, y = capture_mean_rows(self.model, given.texts, site, everywhere), torch.tensor(given.labels)
-        return Logistic().fit(x, y).direction(site, self.model.fingerprint)
 
     def write(self) -> Path:
         """Write what there is."""
@@ -259,6 +250,22 @@ class SeedRuns:
         figures = {"model": self.model.fingerprint, "bars": self.rows, "ways": self.table}
         figures |= {"F1": self.f1, "steering": moved, "conditional": self.gated}
         return write(self.given.name, " ".join(["python", *sys.argv]), figures)
+
+
+@torch.no_grad()
+def find_changed_texts(model: Model, way: Conditional, batch: list[str]) -> torch.Tensor:
+    """Which texts have other logits than without it, in any bit."""
+    plain = model.run(batch)
+    with steer(model, way, DOSE):
+        changed = model.run(batch)
+    return torch.tensor([not torch.equal(a, b) for a, b in zip(plain, changed, strict=True)])
+
+
+def find_condition(model: Model, given: Concept) -> Direction:
+    """A logistic probe on the mean activation of whole prompts, as a direction."""
+    site = resid_post[LAYER]
+    x, y = capture_mean_rows(model, given.texts, site, everywhere), torch.tensor(given.labels)
+    return Logistic().fit(x, y).direction(site, model.fingerprint)
 
 
 def ways_of(sae: SAE, found: SearchResult) -> dict[str, Steering]:

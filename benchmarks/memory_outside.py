@@ -142,7 +142,7 @@ def new_facts() -> dict[str, Any]:
     others = [asked(t, 0) for t in rest], [t.object for t in rest]
     known = says(memory, alone, *others)
     ways = {name: (memory, one) for name, one in chosen.items()}
-    ways["tokens shuffled"] = memory.shuffled(), mixture
+    ways["tokens shuffled"] = memory.shuffle(), mixture
     for name, (held, how) in ways.items():
         prompts = {
             "a phrasing stored": [asked(t, 0) for t, _ in facts],

@@ -242,7 +242,7 @@ def measure_mixture(
     """
     own: list[Tensor] = []
     ratios = []
-    for one in (memory, memory.shuffled(), memory.with_random_keys()):
+    for one in (memory, memory.shuffle(), memory.with_random_keys()):
         found = _targets(model, one, texts, mixture.k, progress=progress)
         n = int(found.text.max()) + 1
         pairs = [found.nats(weight, mixture.temperature, mixture.within) for weight in (mixture.share, 0.0)]

@@ -103,7 +103,7 @@ class TokenMemory:
         """
         return replace(self, index=make_key_index(self.keys, cells=cells, probes=probes, seed=seed))
 
-    def shuffled(self, seed: Natural = 0) -> "TokenMemory":
+    def shuffle(self, seed: Natural = 0) -> "TokenMemory":
         """The control: the same keys with the tokens of other entries."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return replace(self, tokens=self.tokens[order])

@@ -58,7 +58,7 @@ def test_more_neighbours_than_the_cells_hold_are_looked_for_among_all_entries() 
 
 def test_an_index_stays_with_its_keys_and_goes_with_them() -> None:
     indexed = memory(200).with_index(cells=4)
-    assert indexed.shuffled().index is indexed.index
+    assert indexed.shuffle().index is indexed.index
     assert indexed.without(torch.tensor([3])).index is None and indexed.with_random_keys().index is None
     half = replace(indexed, keys=indexed.keys.half(), index=None).with_index(cells=4, probes=4)
     assert measure_recall(half, queries(), k=8).value == 1.0

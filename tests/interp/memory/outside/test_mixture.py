@@ -40,7 +40,7 @@ def test_the_control_keeps_tokens_and_draws_normal_keys_of_the_same_mean_and_spr
     assert torch.allclose(control.keys.std(0), spread, rtol=0.05)
     assert float(torch.corrcoef(torch.cat([keys, control.keys], 1).T)[:3, 3:].abs().max()) < 0.05
     assert not torch.equal(memory.with_random_keys(1).keys, control.keys)
-    again = memory.shuffled()
+    again = memory.shuffle()
     assert torch.equal(again.keys, keys) and not torch.equal(again.tokens, memory.tokens)
     assert torch.equal(again.tokens.sort().values, memory.tokens)
 
@@ -62,7 +62,7 @@ def test_the_gain_is_the_ratio_of_perplexities_by_what_each_text_is_predicted_to
     plain = nats(memory, 0.0)
     for estimate, one in (
         (found.ratio, memory),
-        (found.shuffled, memory.shuffled()),
+        (found.shuffled, memory.shuffle()),
         (found.random, memory.with_random_keys()),
     ):
         assert estimate.value == pytest.approx(float((nats(one, 0.3) - plain).mean().exp()), rel=1e-3)
