@@ -113,7 +113,8 @@ def induction(runs: Path, run: Path) -> dict[str, Any]:
         }
         print(run.name, name, verdict)
     log_p, head = changes["in context: log p"], changes["attention of the best head"]
-    found["checkpoints between the breaks of log p in context and of the head"] = abs(log_p.index - head.index)
+    if max(log_p.p, head.p) <= 0.05:
+        found["checkpoints between the breaks of log p in context and of the head"] = abs(log_p.index - head.index)
     return found
 
 

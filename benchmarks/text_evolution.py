@@ -4,8 +4,9 @@ python benchmarks/text_evolution.py FOLDER [LATENTS]     # of an autoencoder on 
 
 `make workbench` once leaves a dictionary in build/workbench/sae. Bar: for 80 % of 50 latents a text above every real
 one that is at most 2 nats a token less likely than the best real piece; all are read as their own tokens. The texts
-begin as the best pieces of real documents other than those compared with, and evolve in rounds until one is above every
-real text or the rounds are over. It resumes from what it kept in FOLDER/evolved.jsonl.
+begin as the best pieces of real documents other than those compared with, and evolve in rounds until one is above
+every real text or the rounds are over. It resumes from what it kept in FOLDER/evolved.jsonl. With 0 latents it only
+measures how much context they need.
 """
 
 import json
@@ -19,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import write  # noqa: E402
-from hooks import Model, load, stream  # noqa: E402
+from hooks import Activations, Model, load, stream  # noqa: E402
 from hooks.rows import cut_texts  # noqa: E402
 from interp import landmark  # noqa: E402
 from interp.common.statistics import wilson  # noqa: E402
@@ -37,7 +38,9 @@ from interp.visualisation.text_evolution import TextFront, measure_texts  # noqa
 from interp.visualisation.writer import Writer  # noqa: E402
 
 LENGTH, STEPS, ROUNDS, TEXTS, RANDOM, SEED = 16, 10, 4, 300, 10, 0
-CHILDREN, CHOICES, BEGIN, PIECES = 16, 64, 8, 32
+CHILDREN, CHOICES, BEGIN, PIECES, LATENTS = 16, 64, 8, 32, 50
+RESULTS = Path(__file__).parent / "results" / "text_evolution.json"
+REACH = "what the best real pieces of so many tokens reach alone, of the greatest in its own context"
 WEIGHTS = tuple(10 ** (-1.5 + 2 * i / 7) for i in range(8))
 """λ from .03 to 3: at the texts that are as likely as real pieces, not at the likeliest of all."""
 
@@ -52,10 +55,16 @@ def main(folder: Path, n: int) -> None:
     kept = folder / "evolved.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
     assert sae.site is not None
-    wanted = [along(sae.direction(latent)) for latent in live(model, sae, texts, n)]
+    chosen = live(model, sae, texts, LATENTS)
+    reach = reach_of_pieces(model, [along(sae.direction(latent)) for latent in chosen], texts)
+    if n == 0:
+        before = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if RESULTS.is_file() else {}
+        print(write("text_evolution", "python benchmarks/text_evolution.py FOLDER 0", before | {REACH: reach}))
+        return
+    wanted = [along(sae.direction(latent)) for latent in chosen[:n]]
     random = [along(random_direction(model, sae.site, seed)) for seed in range(RANDOM)]
     rest = [one for pair in zip_longest(wanted, random) for one in pair if one is not None][len(rows) :]
-    beginnings, real = best_pieces(model, rest, others), best_pieces(model, rest, texts)
+    beginnings, real = (best_pieces(model, rest, part) if rest else [] for part in (others, texts))
     for objective, begin, pieces in zip(rest, beginnings, real, strict=True):
         rows.append(measured(model, objective, texts, begin[:BEGIN]) | above_alone(model, objective, pieces))
         rows[-1]["exceeds alone"] = rows[-1]["likely"] and rows[-1]["value"] > rows[-1]["greatest alone"]
@@ -72,6 +81,7 @@ def main(folder: Path, n: int) -> None:
         "the same of random directions, alone": share([row["exceeds alone"] for row in drawn]),
         "the texts it begins from": share([row["begins above"] for row in ours]),
         "the same of random directions, begun": share([row["begins above"] for row in drawn]),
+        REACH: reach,
         "likely enough at all": share([row["likely"] for row in ours]),
         "read as their own tokens": share([row["read again"] for row in rows]),
         "rows": rows,
@@ -133,6 +143,40 @@ def evolved(model: Model, objective: Objective, begin: list[str], seed: int) -> 
         model, objective, length=LENGTH, steps=STEPS, children=CHILDREN, choices=CHOICES, weights=WEIGHTS,
         texts=begin, seed=seed,
     )  # fmt: skip
+
+
+def reach_of_pieces(model: Model, objectives: list[Objective], texts: list[str]) -> dict[str, Any]:
+    """How much of the greatest value in context is left where the last 8, 12 or 16 tokens are read alone.
+
+    Of the eight greatest tokens of each objective; a made text is as long and has no more context than such a piece.
+    """
+    writer, found = Writer(model, torch.Generator().manual_seed(SEED)), dict[str, Any]()
+    read = [*stream(model, texts, [objectives[0].site])]
+    tops = [greatest_tokens(one, read) for one in objectives]
+    for length in (8, 12, 16):
+        shares = []
+        for objective, top in zip(objectives, tops, strict=True):
+            ids = torch.tensor([ids[-length:] for _, ids in top if len(ids) >= length][:BEGIN])
+            shares.append(float(measure_texts(model, objective, writer, ids).values.max()) / top[0][0])
+        reached = torch.tensor(shares)
+        found[f"{length} tokens"] = {
+            "median": float(reached.median()),
+            "at least 0.9": share((reached >= 0.9).tolist()),
+            "below 0.6": share((reached < 0.6).tolist()),
+        }
+    return found
+
+
+def greatest_tokens(objective: Objective, read: list[Activations]) -> list[tuple[float, list[int]]]:
+    """The tokens an objective is largest at, largest first, each with the ids of its text up to it."""
+    found = []
+    for acts in read:
+        row, column = acts.tokens.content.nonzero(as_tuple=True)
+        assert objective.vector is not None
+        best = (acts[objective.site][row, column] @ objective.vector).topk(2 * BEGIN)
+        for value, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            found.append((value, acts.tokens.ids[row[at], 1 : int(column[at]) + 1].tolist()))
+    return sorted(found, reverse=True)
 
 
 def above_alone(model: Model, objective: Objective, pieces: list[str]) -> dict[str, float]:

@@ -136,11 +136,15 @@ def _names(
     numbers: Int[Tensor, "n"],
     labels: Sequence[str] | None,
 ) -> list[str]:
-    """What each row is of: a token in brackets in its context, or a picture's label or number and the place."""
+    """What each row is of: a token in brackets in its context, or a picture's label or number, and its place."""
     pairs = [*zip(which.tolist(), where.tolist(), numbers.tolist(), strict=True)]
     if tokens.are_places:
         known = labels if labels is not None and max(numbers.tolist(), default=0) < len(labels) else None
-        return [f"{number if known is None else known[number]} at {place}" for _, place, number in pairs]
+        several = tokens.ids.shape[1] > 1  # of a site with one place there is nothing to say
+        return [
+            f"{number if known is None else known[number]}{f' at {place}' if several else ''}"
+            for _, place, number in pairs
+        ]
     texts, content = {}, tokens.content.cpu()
     for row in {row for row, *_ in pairs}:
         kept = content[row].nonzero().flatten().tolist()

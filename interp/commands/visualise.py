@@ -52,7 +52,10 @@ def visualise_command(
     typer.echo(f"{made.objective}: {float(made.values.max()):.3g}, greatest of {len(real)} real {found.greatest:.3g}")
     if found.silent:
         typer.echo("the channel is silent: no real picture brings it above 0")
-    typer.echo(f"path similarity {found.path_similarity:.2f}, of a random direction {random.path_similarity:.2f}")
+    typer.echo(
+        f"path similarity with the best real pictures, over that among these: {found.path_similarity:.2f}; of a random "
+        f"direction {random.path_similarity:.2f}"
+    )
     typer.echo(f"rows: made, the best real pictures, made for a random direction: {out.resolve()}")
     return {
         "objective": str(made.objective),

@@ -849,3 +849,79 @@ def test_the_rival_of_a_place_is_the_best_of_another_role_on_average() -> None:
     sure = replace(found, margin=replace(found.margin, low=0.1, n=2))
     assert sure.sure and not replace(found, margin=replace(found.margin, low=0.0, n=2)).sure
     assert not replace(found, margin=replace(found.margin, low=0.1, n=1)).sure
+
+
+# What is chosen
+
+
+@pytest.mark.parametrize(
+    ("said", "losses", "step"),
+    [
+        ([False, True, True, True, False], [1.0, 4.0, 2.0, 3.0, 0.5], 2),
+        ([True, True, False, False, False], [2.0, 3.0, 1.0, 0.5, 0.1], 0),
+        ([False] * 5, [5.0, 1.0, 2.0, 3.0, 4.0], 4),
+    ],
+)
+def test_a_search_ends_in_the_least_loss_of_those_that_say_it_or_in_the_last(
+    gpt2: Model, monkeypatch: pytest.MonkeyPatch, said: list[bool], losses: list[float], step: int
+) -> None:
+    module, turn = import_module("interp.memory.editing.value_search"), iter(said)
+    monkeypatch.setattr(module, "_agrees", lambda *_: next(turn))
+    planted = iter(losses)
+
+    def objective(state: Any, _search: Search) -> tuple[Tensor, bool]:
+        return state.nll - state.nll.detach() + next(planted), False
+
+    statements = tokenise_statements(gpt2, [FACT], ("",), ["so {} was"], "last subject")
+    found = search_value(gpt2, statements, {mlp_out[1]: random(gpt2.d_model)}, Search(steps=4), objective)
+    assert found.steps == step
+
+
+def test_editors_of_one_layer_write_into_the_middle_of_the_layers_that_are_located(
+    gpt2: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = import_module("interp.memory.editors.registry")
+    place = Trace(
+        "feed-forward", ("last subject",), ((0, 1, 2),), torch.ones(2), torch.zeros(2), torch.ones(2, 1, 1)
+    ).location
+    assert place.layers == (0, 1, 2) and place.layer == 1
+    monkeypatch.setattr(registry, "locate_known_facts", lambda *_, **__: place)
+    monkeypatch.setattr(registry, "measure_covariances", lambda _, layers: tuple(f"C{layer}" for layer in layers))
+    monkeypatch.setattr(registry, "choose_reaching_layer", lambda *_: 2)
+    names = ("rome", "emmet", "memit", "alphaedit", "ft_l", "grace", "in_context")
+    made, located = registry.make_editors(gpt2, [*names, "rome"], [FACT])
+    assert located is place and tuple(made) == names
+    assert made["rome"].keywords == made["emmet"].keywords == {"covariance": "C1", "token": "last subject"}
+    assert made["memit"].keywords == {"covariance": ("C0", "C1", "C2"), "token": "last subject"}
+    assert made["ft_l"].keywords == {"layer": 1} and made["grace"].keywords == {"layer": 2}
+    made, located = registry.make_editors(gpt2, ["rome", "grace", "ft_l"], [FACT], layer=2)
+    assert located is None and made["rome"].keywords == {"covariance": "C2", "token": "last subject"}
+    assert made["grace"].keywords == made["ft_l"].keywords == {"layer": 2}
+
+
+def test_a_capital_or_border_is_asked_the_other_way_round_of_its_new_object() -> None:
+    from interp import landmark
+    from interp.landmark.entities import find
+
+    relation = {(t.subject.name, t.object): t.relation.name for t in landmark.triples()}
+    asked = 0
+    for case in table_cases(400, 3):
+        name, entity = relation[case.fact.subject, case.fact.old], find(case.fact.new)
+        back = {"capital": "city_country", "borders": "borders"}.get(name)
+        if back is None or entity is None or landmark.relation(back).kind != entity.kind:
+            assert case.reverse == ()
+            continue
+        (query,) = case.reverse
+        asked += 1
+        assert query.answer == landmark.entity(case.fact.subject).text and entity.text in query.prompt
+    assert asked > 3
+
+
+def test_of_several_values_that_fall_short_the_first_is_named() -> None:
+    from interp.memory.editing.checks import check_targets_likely
+
+    facts = [Fact(name, "{} is", "b", "a") for name in ("Rome", "Oslo", "Bern", "Ulm")]
+    found = [ValueSearchResult({}, p, 0.0, 3) for p in (0.9, 0.3, 0.2, 0.8)]
+    with pytest.raises(EditRefused, match="'Oslo is' reached 'a' with probability 0.300 only"):
+        check_targets_likely(facts, found, "layer 1", Search())
+    check_targets_likely(facts, found, "layer 1", Search(), share=0.5)

@@ -570,3 +570,34 @@ def test_a_reader_none_of_whose_edges_is_removed_reads_what_another_block_gives_
         other = run_circuit(twin, task, [Circuit(graph, far), Circuit.whole(graph)])[1]
     torch.testing.assert_close(whole, said, rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(other, said, rtol=1e-9, atol=1e-10)
+
+
+class Off(RMS):
+    """RMSNorm but for entries that are small, which are off by a share."""
+
+    def __init__(self, share: float, dtype: torch.dtype) -> None:
+        super().__init__(torch.linspace(0.5, 1.5, 6).to(dtype))
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (super().forward(x) * (1 + self.share * (x.abs() < 0.5))).to(x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share", "known"),
+    [
+        (torch.float32, 0.5e-4, True),
+        (torch.float32, 3e-4, False),
+        (torch.bfloat16, 0.01, True),
+        (torch.bfloat16, 0.032, False),
+    ],
+)
+def test_a_norm_is_known_by_what_it_gives_to_a_ten_thousandth_or_in_half_precision_a_fiftieth(
+    dtype: torch.dtype, share: float, known: bool
+) -> None:
+    assert (norm_of(Off(share, dtype), 6).gain is not None) is known
+
+
+def test_two_edges_have_a_correlation_of_their_order() -> None:
+    assert check_of([1.0, 2.0], [3.0, 5.0]).correlation == pytest.approx(1.0)
+    assert check_of([1.0, 2.0], [5.0, 3.0]).correlation == pytest.approx(-1.0)

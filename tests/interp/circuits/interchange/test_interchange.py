@@ -166,3 +166,17 @@ def capture_scaled_by(size: float) -> Callable[..., Activations]:
         return replace(acts, values={site: size * value for site, value in acts.values.items()})
 
     return scaled
+
+
+@pytest.mark.parametrize(("most", "pairs"), [(6561, 6561), (10_000, 6561), (6560, 6560), (50, 50)])
+def test_every_pair_of_inputs_is_asked_where_they_are_no_more_than_may_be(
+    monkeypatch: pytest.MonkeyPatch, most: int, pairs: int
+) -> None:
+    made, seen = equality(), []
+    monkeypatch.setattr(
+        "interp.circuits.interchange.interchange.interchange_accuracy",
+        lambda _i, _v, _p, base, source: seen.append((base, source)) or 0.5,
+    )
+    assert interchange_table(made, {"first": Place(resid_post[0], last)}, most=most) == {"first": 0.5}
+    rows = torch.stack([one[name] for one in seen[0] for name in "abcd"], 1)
+    assert len(rows) == pairs and (pairs < 6561 or len(rows.unique(dim=0)) == pairs)

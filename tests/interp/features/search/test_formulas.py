@@ -362,3 +362,16 @@ def test_a_score_says_its_figures_by_name() -> None:
         "AUROC": pytest.approx(5 / 6),
         "recall, name": 0.5,
     }
+
+
+def test_what_is_at_the_threshold_is_not_found() -> None:
+    y, half = torch.tensor([True, True, False, False] * 2), torch.arange(8) < 4
+    bench = bench_of(y, half)
+    rows = Rows("text", y, bench.rows.text, bench.rows.row_of, {"name": torch.tensor([0, 4, 5])}, *(
+        getattr(bench.rows, name) for name in ("apart", "cluster", "block")
+    ))  # fmt: skip
+    score = Evaluation(bench.concept, rows, half, 0).score(
+        "x", torch.tensor([2.0, 2.0, 0.0, 0.0, 3.0, 1.0, 1.0, 0.0]), 1.0, None, None
+    )
+    assert score.recall_by_form == {"name": 0.5} and score.held_out.recall == 0.5 and score.held_out.precision == 1.0
+    assert score.interval[1] < 1.0 or score.interval[0] == 0.0
