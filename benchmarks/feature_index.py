@@ -154,9 +154,9 @@ def in_processes(given: argparse.Namespace) -> dict[str, list[dict[str, float]]]
 
 def found(given: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """The figures, and the bar."""
-    from timing import Timed
+    from timing import Timing
 
-    timed = {name: Timed(tuple(run["seconds"] for run in some)) for name, some in runs.items()}
+    timed = {name: Timing(tuple(run["seconds"] for run in some)) for name, some in runs.items()}
     figures: dict[str, object] = {
         name: {
             "features per second": given.latents / timed[name].median,
