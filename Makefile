@@ -32,7 +32,7 @@ test: $(READY)
 
 tutorials: $(READY)
 	rm -rf build/tutorials && mkdir -p build/tutorials && cp tutorials/*.ipynb build/tutorials/
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=900 -n logical build/tutorials/*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.tutorial_kernels --nbmake --overwrite --nbmake-timeout=900 -n logical build/tutorials/*.ipynb
 
 docs: $(READY)
 	test -d build/tutorials || $(MAKE) tutorials

@@ -1,7 +1,7 @@
 """Harvests and trainings that are killed, shared by two hosts, streamed, and on S3: `python benchmarks/cluster.py`.
 
-1. `elastic`: `torchrun --max-restarts`; one of two workers kills itself at a chosen pass of its first life: a harvest,
-   and the training of a dictionary on activations as they are computed.
+1. `elastic`, `elastic_training`: `torchrun --max-restarts`; one of two workers kills itself at a chosen pass of its
+   first life: a harvest, and the training of a dictionary on activations as they are computed.
 2. `hosts`: two network namespaces joined by a cable, a `torchrun` in each, c10d rendezvous, gloo. Needs root and `ip`.
 3. `stream`: an iterable data set of several sources, harvested by one process and by two.
 4. `s3`: a store in a bucket of a server process over HTTP (`--s3 PYTHON`; `benchmarks/object_store.py`).
@@ -38,7 +38,7 @@ from interp.sae import Checkpoint, TopK, activations_of, train  # noqa: E402
 COMMAND = "python benchmarks/cluster.py --s3 PYTHON"
 SITE = resid_post[1]
 DOCUMENTS, LENGTH, SHARD = 240, 32, 16
-MOMENTS = (1, 7, 14)
+MOMENTS = (1, 7)
 """Passes of the second worker's first life before it kills itself."""
 
 
@@ -139,25 +139,31 @@ def _read_files(store: Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in files}
 
 
-def elastic(folder: Path) -> dict[str, Any]:
-    """Harvests and trainings of which a worker is killed, next to one process's and to two that nobody killed."""
-    stores, trainings = [], []
+def elastic(folder: Path) -> list[dict[str, Any]]:
+    """Harvests of which a worker is killed, next to one process's."""
+    rows = []
     for moment in MOMENTS:
         where = folder / f"killed-{moment}"
         said = run("harvest", where, moment, prefix=torchrun(3))
         different = different_files(folder / "one", where)
-        stores.append({"killed at pass": moment, "restarted": _restarted(said), "different files": different})
-        print("harvest", json.dumps(stores[-1]), flush=True)
+        rows.append({"killed at pass": moment, "restarted": _restarted(said), "different files": different})
+        print("harvest", json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def elastic_training(folder: Path) -> list[dict[str, Any]]:
+    """Trainings of which a worker is killed, next to one process's and to two that nobody killed."""
     run("train", folder / "alone")
     run("train", folder / "pair", prefix=torchrun())
+    rows = []
     for moment in MOMENTS:
         where = folder / f"killed-training-{moment}"
         said = run("train", where, moment, prefix=torchrun(3))
         pair, one = (largest_difference(where, folder / other) for other in ("pair", "alone"))
         row = {"killed at pass": moment, "restarted": _restarted(said)}
-        trainings.append(row | {"difference from two never killed": pair, "relative difference from one process": one})
-        print("training", json.dumps(trainings[-1]), flush=True)
-    return {"store": stores, "training": trainings}
+        rows.append(row | {"difference from two never killed": pair, "relative difference from one process": one})
+        print("training", json.dumps(rows[-1]), flush=True)
+    return rows
 
 
 def largest_difference(one: Path, other: Path) -> float:
@@ -236,15 +242,15 @@ def s3(folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Run the parts asked for, and write after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", nargs="*", default=["elastic", "hosts", "stream", "s3"])
+    parser.add_argument("--part", nargs="*", default=["elastic", "elastic_training", "hosts", "stream", "s3"])
     parser.add_argument("--s3", type=Path, help="python of an environment with moto[server] and s3fs")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.work:
         work(asked.work[0], asked.work[1], int(asked.work[2]))
         return
-    parts: dict[str, Callable[[Path], dict[str, Any]]] = {
-        "elastic": elastic, "hosts": hosts, "stream": stream, "s3": s3,
+    parts: dict[str, Callable[[Path], Any]] = {
+        "elastic": elastic, "elastic_training": elastic_training, "hosts": hosts, "stream": stream, "s3": s3,
     }  # fmt: skip
     object_store.use(asked.s3)
     kept = RESULTS / "cluster.json"
