@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import log
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +13,9 @@ from hooks.summary import summarise
 from interp.common.statistics import Estimate, wilson
 from interp.experts.routing import Routing
 from interp.experts.specialisation import mutual_information
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,18 @@ class ExpertWords:
     token_bits: float
 
     __repr__ = summarise
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each word of an expert."""
+        from pandas import DataFrame
+
+        return DataFrame(
+            [
+                {"expert": e, "token": token, "share": share.value, "low": share.low, "high": share.high}
+                for e, words in enumerate(self.words)
+                for token, share in words
+            ]
+        )
 
 
 def find_expert_words(routing: Routing, *, k: Count = 10, permutations: Count = 20, seed: Natural = 0) -> ExpertWords:

@@ -23,6 +23,10 @@ class Knowing(torch.nn.Module):
     class config:  # noqa: N801
         model_type = "vit"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
     def forward(self, pixels: torch.Tensor) -> "Knowing":
         self.logits = torch.zeros(len(pixels), len(LANDMARKS))
         self.logits[:, LANDMARKS.index("Golden Gate Bridge")] = 1.0

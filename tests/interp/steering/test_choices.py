@@ -302,7 +302,7 @@ def test_shared_batches_are_drawn_each_with_a_seed_of_its_own_and_a_dose_of_empt
     effects = module("effects")
     asked: list[Any] = []
 
-    def drawn(_m: Model, prompts: Sequence[str], sampling: Sampling) -> list[str]:
+    def drawn(_m: Model, prompts: Sequence[str], sampling: Sampling, **_: bool) -> list[str]:
         model.run("a")  # so that the block has something to change
         asked.append((list(prompts), sampling.seed))
         return ["" if len(asked) in (3, 4) else " so"] * len(prompts)
@@ -341,7 +341,7 @@ def test_surprisal_is_of_the_tokens_past_the_prompt_in_batches_of_any_size(model
 def test_several_ways_share_the_continuations_evenly(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def drawn(_m: Model, prompts: Sequence[str], _s: Sampling) -> list[str]:
+    def drawn(_m: Model, prompts: Sequence[str], _s: Sampling, **_: bool) -> list[str]:
         model.run("a")  # so that the block has something to change
         asked.append(list(prompts))
         return [" so"] * len(prompts)

@@ -268,7 +268,7 @@ def test_a_sparing_threshold_is_halfway_to_the_next_prompt_or_a_thousandth_of_th
     model: Model, monkeypatch: pytest.MonkeyPatch, next_lower: float, threshold: float
 ) -> None:
     values = torch.tensor([next_lower, 10.0])
-    monkeypatch.setattr(sys.modules["interp.steering.conditional"], "measure_projections", lambda *_: values)
+    monkeypatch.setattr(sys.modules["interp.steering.conditional"], "measure_projections", lambda *_, **__: values)
     found = choose_sparing_threshold(model, direction_of(model), PROMPTS[:2], 0.5)
     assert found == pytest.approx(threshold, abs=1e-5)
 
