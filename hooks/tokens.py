@@ -144,6 +144,10 @@ class Tokens:
             tokens.to(torch.device("cpu"))
             ```
         """
+        held = (self.ids, self.mask, self.special, self.offsets, *(self.inputs or {}).values(), *self.more.values())
+        whole = self.decoder is None and self.images is None
+        if whole and all(one is None or one.device == device for one in held):
+            return self
         return replace(
             self,
             ids=self.ids.to(device),
