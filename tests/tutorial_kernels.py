@@ -4,7 +4,9 @@
 """
 
 import functools
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 import nbmake.nb_run
@@ -19,8 +21,9 @@ class FileKernelManager(AsyncKernelManager):
 
     @default("connection_file")
     def _connection_file_default(self) -> str:
-        self._folder = tempfile.TemporaryDirectory(prefix="kernel-")
-        return str(Path(self._folder.name) / "kernel.json")
+        folder = tempfile.mkdtemp(prefix="kernel-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return str(Path(folder) / "kernel.json")
 
 
 nbmake.nb_run.NotebookClient = functools.partial(nbmake.nb_run.NotebookClient, kernel_manager_class=FileKernelManager)
