@@ -2,41 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from typing_extensions import TypedDict
 
-from hooks import Site
-from hooks.disk import check_record, record_file
-from hooks.errors import InvalidArgument
-from hooks.json_file import Kind, read_json, write_json
+from hooks.disk import check_record
+from hooks.json_file import Kind, read_json
 from hooks.tensor_file import save_tensors
 from interp.sae.architectures.sharded import exchange_all
 from interp.sae.architectures.sharded_cross_layer import ShardedCrossLayerTranscoder
-from interp.sae.io.shards import CURE, INDEX, SAID, ShardFile
+from interp.sae.io.shards import CURE, INDEX, ShardFile, Shards, restore_origin, sorted_parts, write_index
 
 _SAME: Final = ("b_dec", "W_skip", "variance")
 
 
-class CrossLayerShards(TypedDict):
-    """What the index says: how to make the transcoder again, where it belongs, and its files.
-
-    `first` and `end` of a file count the latents of each layer.
-    """
-
-    d_in: int
-    d_sae: int
-    settings: dict[str, Any]
-    sites: list[str]
-    said: dict[str, str | None]
-    parts: dict[str, ShardFile]
-
-
 KIND: Final = Kind(
-    "interp.sae.cross_layer_shards", "cross-layer transcoder in parts", "save_cross_layer_shards", CrossLayerShards
+    "interp.sae.cross_layer_shards", "cross-layer transcoder in parts", "save_cross_layer_shards", Shards
 )
 
 
@@ -64,20 +47,7 @@ def save_cross_layer_shards(clt: ShardedCrossLayerTranscoder, folder: str | Path
         peaks = clt.max_activation.view(clt.n_layers, clt.world, -1)[:, clt.rank].contiguous()
     save_tensors(folder / name, own | same | {"max_activation": peaks})
     first = clt.rank * clt.per_layer
-    mine: ShardFile = {"first": first, "end": first + clt.per_layer, "file": record_file(folder / name)}
-    heard: list[tuple[str, ShardFile]] = [(name, mine)] * clt.world
-    torch.distributed.all_gather_object(heard, (name, mine))
-    if clt.rank == 0:
-        about: CrossLayerShards = {
-            "d_in": clt.d_in,
-            "d_sae": clt.d_sae,
-            "settings": clt.settings(),
-            "sites": [str(site) for site in clt.sites],
-            "said": {one: getattr(clt, one) for one in SAID},
-            "parts": dict(heard),
-        }
-        write_json(folder / INDEX, KIND, about)
-    torch.distributed.barrier()
+    write_index(KIND, clt, folder / name, first, first + clt.per_layer)
     return folder
 
 
@@ -101,19 +71,13 @@ def load_cross_layer_shards(folder: str | Path, *, device: torch.device | None =
     folder = Path(folder)
     about = read_json(folder / INDEX, KIND)
     clt = ShardedCrossLayerTranscoder(about["d_in"], about["d_sae"], **about["settings"])
-    parts = sorted(about["parts"].items(), key=lambda one: one[1]["first"])
-    ends = [0, *(part["end"] for _, part in parts)]
-    per_layer = clt.d_sae // clt.n_layers
-    if [part["first"] for _, part in parts] != ends[:-1] or ends[-1] != per_layer:
-        raise InvalidArgument(f"the files of {folder} do not make up {per_layer} latents of each layer: {CURE}")
+    parts = sorted_parts(about, folder, clt.d_sae // clt.n_layers, "latents of each layer")
     peaks = torch.zeros(clt.n_layers, clt.per_layer)
     with torch.no_grad():
         for name, part in parts:
             _read_part(clt, peaks, folder / name, part)
     clt.max_activation.copy_(torch.stack(exchange_all(peaks), dim=1).flatten())
-    clt.sites = tuple(Site.parse(one) for one in about["sites"])
-    for one, value in about["said"].items():
-        setattr(clt, one, value)
+    restore_origin(clt, about)
     return clt.to(device)
 
 

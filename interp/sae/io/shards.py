@@ -13,6 +13,7 @@ from hooks.disk import Record, check_record, record_file
 from hooks.errors import InvalidArgument
 from hooks.json_file import Kind, read_json, write_json
 from hooks.tensor_file import save_tensors
+from interp.sae.architectures.sae import SAE
 from interp.sae.architectures.sharded import ShardedTopK
 
 INDEX: Final = "shards.json"
@@ -30,7 +31,10 @@ class ShardFile(TypedDict):
 
 
 class Shards(TypedDict):
-    """What the index says: how to make the autoencoder again, where it belongs, and its files."""
+    """What the index says: how to make the autoencoder again, where it belongs, and its files.
+
+    `first` and `end` of a file of a cross-layer transcoder count the latents of each layer.
+    """
 
     d_in: int
     d_sae: int
@@ -65,20 +69,7 @@ def save_shards(sae: ShardedTopK, folder: str | Path) -> Path:
     same = {"b_dec": sae.b_dec, "variance": sae.get_buffer("variance")}
     peaks = sae.max_activation[sae.own.start : sae.own.stop]
     save_tensors(folder / name, own | same | {"max_activation": peaks})
-    mine: ShardFile = {"first": sae.own.start, "end": sae.own.stop, "file": record_file(folder / name)}
-    heard: list[tuple[str, ShardFile]] = [(name, mine)] * sae.world
-    torch.distributed.all_gather_object(heard, (name, mine))
-    if sae.rank == 0:
-        about: Shards = {
-            "d_in": sae.d_in,
-            "d_sae": sae.d_sae,
-            "settings": sae.settings(),
-            "sites": [str(site) for site in sae.sites],
-            "said": {one: getattr(sae, one) for one in SAID},
-            "parts": dict(heard),
-        }
-        write_json(folder / INDEX, KIND, about)
-    torch.distributed.barrier()
+    write_index(KIND, sae, folder / name, sae.own.start, sae.own.stop)
     return folder
 
 
@@ -101,20 +92,53 @@ def load_shards(folder: str | Path, *, device: torch.device | None = None) -> Sh
     """
     folder = Path(folder)
     about = read_json(folder / INDEX, KIND)
-    parts = sorted(about["parts"].items(), key=lambda one: one[1]["first"])
-    ends = [0, *(part["end"] for _, part in parts)]
-    if [part["first"] for _, part in parts] != ends[:-1] or ends[-1] != about["d_sae"]:
-        raise InvalidArgument(f"the files of {folder} do not make up {about['d_sae']} latents: {CURE}")
+    parts = sorted_parts(about, folder, about["d_sae"], "latents")
     sae = ShardedTopK(about["d_in"], about["d_sae"], **about["settings"])
     with torch.no_grad():
         for name, part in parts:
             _read_part(sae, folder / name, part)
-    sae.sites = tuple(Site.parse(one) for one in about["sites"])
-    for one, value in about["said"].items():
-        setattr(sae, one, value)
+    restore_origin(sae, about)
     peaks = sae.max_activation[sae.own.start : sae.own.stop].clone()
     sae.max_activation.copy_(sae._join(peaks))
     return sae.to(device)
+
+
+def write_index(kind: Kind, sae: SAE, path: Path, first: int, end: int) -> None:
+    """Record this process's file, exchange the records, and have one process write the index next to the files."""
+    mine: ShardFile = {"first": first, "end": end, "file": record_file(path)}
+    heard: list[tuple[str, ShardFile]] = [(path.name, mine)] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(heard, (path.name, mine))
+    if torch.distributed.get_rank() == 0:
+        about: Shards = {
+            "d_in": sae.d_in,
+            "d_sae": sae.d_sae,
+            "settings": sae.settings(),
+            "sites": [str(site) for site in sae.sites],
+            "said": {one: getattr(sae, one) for one in SAID},
+            "parts": dict(heard),
+        }
+        write_json(path.parent / INDEX, kind, about)
+    torch.distributed.barrier()
+
+
+def sorted_parts(about: dict[str, Any], folder: Path, n: int, latents: str) -> list[tuple[str, ShardFile]]:
+    """The files in the order of their latents, if they make up n of them without gap or overlap.
+
+    Raises:
+        InvalidArgument: they do not.
+    """
+    parts = sorted(about["parts"].items(), key=lambda one: one[1]["first"])
+    ends = [0, *(part["end"] for _, part in parts)]
+    if [part["first"] for _, part in parts] != ends[:-1] or ends[-1] != n:
+        raise InvalidArgument(f"the files of {folder} do not make up {n} {latents}: {CURE}")
+    return parts
+
+
+def restore_origin(sae: SAE, about: dict[str, Any]) -> None:
+    """Give a dictionary its sites, and what the index says of its model and data."""
+    sae.sites = tuple(Site.parse(one) for one in about["sites"])
+    for one, value in about["said"].items():
+        setattr(sae, one, value)
 
 
 def _read_part(sae: ShardedTopK, path: Path, part: ShardFile) -> None:
