@@ -67,8 +67,10 @@ def link_neighbours(
     """
     if k >= len(space):
         raise InvalidArgument(f"{k} neighbours were asked for of {len(space)} rows: give fewer, or more rows")
-    if index is not None and check_index(index, space).space.metric != "cosine":
-        raise InvalidArgument("the graph is of cosines, and the index of distances: index a space by cosine")
+    if index is not None:
+        check_index(index, space)
+        if space.metric != "cosine":
+            raise InvalidArgument("the graph is of cosines, and the index of distances: index a space by cosine")
     unit = unit_rows(space)
     near, far = [], []
     for rows in tqdm(torch.arange(len(unit)).split(BLOCK), desc="neighbours", disable=not progress):

@@ -90,8 +90,11 @@ def find_neighbours(
     left_out = sorted({space.number(item) for item in exclude} if exclude is not None else set(own))
     if k > len(space) - len(left_out):
         raise InvalidArgument(f"{k} neighbours were asked for, and {len(space) - len(left_out)} items are left")
-    numbers, scores = _exactly(space, vector, k, left_out) if index is None else _by_index(
-        check_index(index, space), vector, k, left_out)  # fmt: skip
+    if index is None:
+        numbers, scores = _exactly(space, vector, k, left_out)
+    else:
+        check_index(index, space)
+        numbers, scores = _by_index(index, vector, k, left_out)
     names = tuple(space.names[i] for i in numbers.tolist())
     return Neighbours(names, numbers, scores, tuple(space.names[i] for i in left_out))
 

@@ -116,11 +116,11 @@ def measure_index_recall(index: SpaceIndex, k: Count = 10, *, queries: Count = 1
     return mean_with_interval(torch.cat(shares))
 
 
-def check_index(index: SpaceIndex, space: Space) -> SpaceIndex:
-    """The index, if it is of this space's rows.
+def check_index(index: SpaceIndex, space: Space) -> None:
+    """Refuse an index of another space's rows.
 
     Raises:
-        InvalidArgument: it is of another's.
+        InvalidArgument: it is one.
 
     Examples:
         ```python
@@ -129,7 +129,6 @@ def check_index(index: SpaceIndex, space: Space) -> SpaceIndex:
     """
     if index.space.rows is not space.rows or index.space.metric != space.metric:
         raise InvalidArgument("the index is of another space: make it of this one by index_space(space)")
-    return index
 
 
 def without(found: Int[Tensor, "n _"], own: Int[Tensor, "n"], k: int) -> Int[Tensor, "n _"]:
