@@ -112,7 +112,7 @@ def _is_of(name: str, test: str) -> bool:
 
 def key_of(fault: Fault) -> str:
     """What tells a row from the same row when it is changed."""
-    return xxh3_64_hexdigest(json.dumps(asdict(fault)))
+    return xxh3_64_hexdigest(json.dumps(asdict(fault)).encode())
 
 
 def read_rows() -> dict[str, dict[str, Any]]:
