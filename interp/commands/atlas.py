@@ -67,7 +67,11 @@ def atlas_command(
         net, pictures, atlas = _of_pictures(model, place, n, per_item, device, settings)
         if steps:
             icons = draw_icons(net, atlas, steps=steps, colours=measure_colours(pictures), progress=not quiet)
-        words = attribute_cells(net, pictures, atlas, LANDMARKS) if isinstance(net.hf, ConvNet) else None
+        words = (
+            attribute_cells(net, pictures, atlas, LANDMARKS, progress=not quiet)
+            if isinstance(net.hf, ConvNet)
+            else None
+        )
     quality = measure_map(atlas)
     walks = {} if start is None or end is None else {f"From {start} to {end}": find_walk(atlas, start, end)}
     atlas_page(page, atlas, icons=icons, pictures=pictures, words=words, quality=quality, walks=walks)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import Device, Quiet, check_device, load_model, read_lines, show_step
+from interp.commands.arguments import Device, Quiet, check_device, load_model, read_lines
 from interp.commands.verb import Document, verb
 from interp.context import (
     PairTask,
@@ -44,14 +44,13 @@ def context_command(
     bundled = model in bundled_worlds()
     loaded = load_world(model, check_device(device)) if bundled else load_model(model, device, quiet=quiet)
     chosen_on, reported_on = pairs.halves()
-    with show_step("measuring", quiet):
-        effects = measure_demonstrations(
-            loaded, pairs, shots=shots, n=n, words=[] if words is None else read_lines(words)
-        )
-        scores = measure_head_effects(loaded, chosen_on, shots=shots, n=n, trials=min(n, 25))
-        best = [(layer, head) for layer, head, _ in scores.top(heads)]
-        vector = find_function_vector(loaded, chosen_on, best, shots=shots, n=n)
-        transfer = measure_transfer(loaded, reported_on, vector, best, shots=shots, n=n)
+    effects = measure_demonstrations(
+        loaded, pairs, shots=shots, n=n, words=[] if words is None else read_lines(words), progress=not quiet
+    )
+    scores = measure_head_effects(loaded, chosen_on, shots=shots, n=n, trials=min(n, 25), progress=not quiet)
+    best = [(layer, head) for layer, head, _ in scores.top(heads)]
+    vector = find_function_vector(loaded, chosen_on, best, shots=shots, n=n)
+    transfer = measure_transfer(loaded, reported_on, vector, best, shots=shots, n=n, progress=not quiet)
     for one in (effects, scores, transfer):
         typer.echo(str(one))
     if out is not None:

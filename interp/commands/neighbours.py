@@ -76,7 +76,7 @@ def _postcards(name: str, n: int, device: str | None, quiet: bool) -> tuple[Spac
     with show_step(f"drawing and reading {n} pictures", quiet):
         pictures = draw(shown).images()
         both = [
-            space_at(net.image if isinstance(net, Towers) else net, pictures, embedding, names)
+            space_at(net.image if isinstance(net, Towers) else net, pictures, embedding, names, progress=False)
             for net in (trained, untrained)
         ]
     return both[0], both[1]

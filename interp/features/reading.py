@@ -49,7 +49,7 @@ def find_site(sae: SAE, model: Model) -> Site:
 
 
 def encode_texts(
-    sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False
+    sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, progress: bool = True
 ) -> Reading:
     """Run texts through the model up to the autoencoder's site and encode every token that is not special.
 
