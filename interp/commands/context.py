@@ -23,10 +23,15 @@ from interp.worlds.load import bundled_worlds, load_world
 
 @verb
 def context_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A bundled world, such as 'lists', 'landmark', a folder, or a Hugging Face id."
+        ),
+    ],
     task: Annotated[
         str, typer.Argument(help="A file with an input, a tab and its label a line; or, of lists, a relation.")
     ],
-    model: Annotated[str, typer.Option(help="A bundled world, 'landmark', a folder, or a Hugging Face id.")] = "lists",
     shots: Annotated[int, typer.Option(help="Demonstrations in a prompt.")] = 6,
     n: Annotated[int, typer.Option(help="Prompts for each change.")] = 60,
     heads: Annotated[int, typer.Option(help="Heads that the function vector is of.")] = 4,
