@@ -110,6 +110,8 @@ def test_shards_are_written_without_gathering_and_read_by_another_number_of_proc
 
     in_processes(read, world=4)
     in_processes(read, world=3)
+    in_processes(lambda: save_shards(load_shards(tmp_path / "kept"), tmp_path / "alone"), world=1)
+    in_processes(lambda: torch.testing.assert_close(load_shards(tmp_path / "alone").W_dec, whole.W_dec), world=1)
     damaged = next(iter(sorted((tmp_path / "kept").glob("latents-*"))))
     data = bytearray(damaged.read_bytes())
     data[-5] ^= 1
