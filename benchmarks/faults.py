@@ -491,19 +491,32 @@ SEEN: Final = (
     Fault(
         "Silence while a model reads many texts",
         "interp/steering/dose_choice.py",
-        "    progress: bool = False,\n) -> SuggestedDose:\n",
+        "    progress: bool = True,\n) -> SuggestedDose:\n",
         ") -> SuggestedDose:\n",
         ("test_what_takes_a_model_and_many_texts_can_show_progress_or_has_its_reason",),
     ),
     Fault(
         "Silence while a model reads many texts",
         "interp/steering/damage.py",
-        'tqdm(texts, desc="steered", disable=not progress)',
-        'tqdm(texts, desc="steered")',
+        'progress_bar(texts, desc="steered", progress=progress)',
+        '__import__("tqdm").tqdm(texts, desc="steered")',
         (
             "test_every_argument_called_progress_turns_a_bar_on_or_is_passed_to_what_has_one",
-            "test_a_bar_is_on_stderr_where_it_is_asked_for_and_otherwise_nothing[measure_damage]",
+            "test_a_bar_is_on_stderr_unless_it_is_turned_off[measure_damage]",
         ),
+    ),
+    Fault(
+        "Silence while a model reads many texts",
+        "interp/steering/dose_choice.py",
+        "sample(model, prompts, _never, [steering], dose, sampling, progress=False)",
+        "sample(model, prompts, _never, [steering], dose, sampling)",
+        ("test_every_call_of_what_shows_a_bar_says_whether_it_does",),
+    ),
+    Fault(
+        "Two figures of one thing from different prompts",
+        "interp/show/steering.py",
+        "dose_panel(chosen or response, concept)",
+        "dose_panel(response, concept)",
     ),
     Fault(
         "Commands without `--device` or `--json`",
