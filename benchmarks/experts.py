@@ -1,7 +1,8 @@
 """What the experts of the world `experts` do, each figure with its control. `python benchmarks/experts.py`.
 
 Writes benchmarks/results/experts.json. `--run FOLDER` adds how soon routing is settled, over a run's checkpoints;
-`--part language` measures only what forcing the experts of a language does, and keeps the other figures.
+`--part language` measures only what forcing the experts of a language does, `--part matrix` only what leaving each
+expert out costs, and the other figures are kept.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from interp.experts import (  # noqa: E402
     find_expert_words,
     force_expert,
     measure_ablation,
+    measure_ablation_matrix,
     measure_contributions,
     measure_saturation,
     measure_specialisation,
@@ -122,14 +124,34 @@ def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path)
-    parser.add_argument("--part", choices=["language"])
+    parser.add_argument("--part", choices=["language", "matrix"])
     given = parser.parse_args()
     file = RESULTS / "experts.json"
     if given.part is None:
         measure(given.run)
-    figures = language()
-    held = json.loads(file.read_text("utf-8"))["figures"]
-    write("experts", COMMAND, {**held, "language forced": figures})
+    for part, name, of in (("language", "language forced", language), ("matrix", "without each expert", matrix)):
+        if given.part in (None, part):
+            figures = of()
+            held = json.loads(file.read_text("utf-8"))["figures"]
+            write("experts", COMMAND, {**held, name: figures})
+
+
+def matrix() -> dict[str, Any]:
+    """What leaving each expert of each layer out costs each genre and language, next to one of nearly its load."""
+    texts, genres, languages = sample()
+    trained, found = load_world("experts"), {}
+    for layer, routing in capture_routing(trained, texts).items():
+        load_of = measure_usage(routing).load
+        for what, labels in (("genre", genres), ("language", languages)):
+            one = measure_ablation_matrix(trained, texts, labels, layer, load_of)
+            print(what, one, flush=True)
+            found[f"{what}, layer {layer}"] = {
+                "rows": [asdict(row) for row in one.rows],
+                "p": one.p.tolist(),
+                "dearest": [*one.dearest],
+                "load": load_of.tolist(),
+            }
+    return found
 
 
 def measure(run: Path | None) -> None:
