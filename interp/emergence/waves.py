@@ -27,6 +27,7 @@ class Waves:
         excluded: on trained sums, without them.
         chance: log n, what a model that knows nothing loses.
         gini: of the power over frequencies, 0 if flat, near 1 if a few have all.
+        share: of the squared size of the centred logits, what is waves of a + b at any frequency; 1 / n of random ones.
         by_chance: the mean restricted and excluded loss with as many frequencies drawn at random in their place.
     """
 
@@ -36,6 +37,7 @@ class Waves:
     excluded: float
     chance: float
     gini: float
+    share: float
     by_chance: tuple[float, float]
 
     __repr__ = summarise
@@ -77,7 +79,9 @@ def measure_waves(
             f"logits of {tuple(logits.shape)} and {count} frequencies: give n by n by n, n // 2 at most"
         )
     x = logits.double().reshape(n * n, n)
-    parts = _parts(x - x.mean(1, keepdim=True))
+    centred = x - x.mean(1, keepdim=True)
+    centred = centred - centred.mean(0)
+    parts = _parts(centred)
     powers = parts.square().sum((1, 2))
     order = powers.argsort(descending=True)[:count]
     seen = torch.ones(n * n, dtype=torch.bool) if trained is None else trained.flatten()
@@ -86,7 +90,9 @@ def measure_waves(
     drawn = [torch.randperm(len(parts), generator=random)[:count] for _ in range(draws)]
     chance = torch.tensor([[float(e.mean()) for e in _losses(x, parts[one].sum(0), seen)[1:]] for one in drawn]).mean(0)
     frequencies = tuple(sorted(int(i) + 1 for i in order))
-    return Waves(frequencies, full, restricted, excluded, log(n), _gini(powers), (float(chance[0]), float(chance[1])))
+    share_of = float(powers.sum() / centred.square().sum().clamp(min=1e-30))
+    by_chance = float(chance[0]), float(chance[1])
+    return Waves(frequencies, full, restricted, excluded, log(n), _gini(powers), share_of, by_chance)
 
 
 def _parts(x: Float[Tensor, "n _"]) -> Float[Tensor, "frequency n _"]:
@@ -129,7 +135,8 @@ def measure_clock_world(model: Model, *, seed: Natural = 0, count: Count = 5) ->
     """Measure a model of the world `clock`: sums that it was trained on, sums it never saw, and how much is waves.
 
     Restricted: log p of all sums with the waves of a few frequencies alone; excluded: log p of seen sums without them.
-    A model that has learnt sums by heart loses nothing without the waves, and knows nothing by them. The Gini
+    A model that has learnt sums by heart loses nothing without the waves, and knows nothing by them. The share of waves
+    is that of the logits' squared size at any frequency, 1 / n by chance: 1 where the sum alone decides. The Gini
     coefficient of the numbers' embeddings is that of their power over frequencies: near 0 where all have as much, as in
     an untrained model, and near 1 where a few have all.
 
@@ -145,10 +152,18 @@ def measure_clock_world(model: Model, *, seed: Natural = 0, count: Count = 5) ->
         measure_clock_world(load(checkpoints(run)[5000]))
         ```
     """
-    logits = model.run(sums()[:, :-1])[:, -1, FIRST_HOUR : FIRST_HOUR + HOURS]
-    found = _score_sums(logits.double().cpu(), seen_sums(seed), count)
+    x = model.run(sums()[:, :-1])[:, -1, FIRST_HOUR : FIRST_HOUR + HOURS].double().cpu()
+    found = _score_sums(x, seen_sums(seed), count)
     E = model.hf.get_input_embeddings().weight[FIRST_HOUR : FIRST_HOUR + HOURS].double().cpu()
-    return {**found, "embedding: Gini of its waves": _embedding_gini(E)}
+    return {**found, "share of waves": _wave_share(x), "embedding: Gini of its waves": _embedding_gini(E)}
+
+
+def _wave_share(x: Float[Tensor, "n _"]) -> Estimate:
+    """What of the squared size of centred logits is waves of a + b, with an interval over the answers c."""
+    x = x - x.mean(1, keepdim=True)
+    x = x - x.mean(0)
+    sizes = torch.stack([_parts(x).sum(0).square().sum(0), x.square().sum(0)], 1)
+    return bootstrap(lambda drawn: float(drawn[0][:, 0].sum() / drawn[0][:, 1].sum()), [sizes])
 
 
 def _embedding_gini(E: Float[Tensor, "n d_model"]) -> Estimate:

@@ -196,7 +196,9 @@ def test_waves_alone_are_restricted_to_themselves_and_without_them_nothing_is_le
     assert found.frequencies == (3, 8, 14, 20, 26)
     assert found.restricted == pytest.approx(found.full, abs=1e-6) and found.excluded == pytest.approx(log(n), abs=1e-6)
     random = measure_waves(torch.randn(n, n, n, generator=torch.Generator().manual_seed(0)))
+    assert found.share == pytest.approx(1.0, abs=1e-9)
     assert found.by_chance[0] > found.restricted + 1 and found.by_chance[1] < 1.5, "other frequencies are not the waves"
+    assert random.share == pytest.approx(1 / n, abs=0.005)
     assert random.gini < 0.3 < found.gini and random.excluded == pytest.approx(random.full, abs=0.05)
 
 
