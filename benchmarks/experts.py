@@ -124,7 +124,7 @@ def lean(model: Model, rows: list[Any], name: str) -> torch.Tensor:
 
 def balanced(each: int) -> dict[str, tuple[list[str], list[str]]]:
     """As many documents of every genre, and as many of every language and of English; the label of each."""
-    rows: list[Any] = landmark.corpus(1200, seed=1_000_000)
+    rows: Any = landmark.corpus(1200, seed=1_000_000)
     found: dict[str, tuple[list[str], list[str]]] = {}
     for what in ("genre", "language"):
         of: dict[str, list[str]] = {}
