@@ -12,6 +12,7 @@ from hooks import Model
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
+from hooks.weights import weight_of
 from interp.common.statistics import Estimate, bootstrap, mean_with_interval, share
 from interp.worlds.clock import FIRST_HOUR, HOURS, seen_sums, sums
 
@@ -154,7 +155,7 @@ def measure_clock_world(model: Model, *, seed: Natural = 0, count: Count = 5) ->
     """
     x = model.run(sums()[:, :-1])[:, -1, FIRST_HOUR : FIRST_HOUR + HOURS].double().cpu()
     found = _score_sums(x, seen_sums(seed), count)
-    E = model.hf.get_input_embeddings().weight[FIRST_HOUR : FIRST_HOUR + HOURS].double().cpu()
+    E = weight_of(model.hf.get_input_embeddings())[FIRST_HOUR : FIRST_HOUR + HOURS].double().cpu()
     return {**found, "share of waves": _wave_share(x), "embedding: Gini of its waves": _embedding_gini(E)}
 
 
