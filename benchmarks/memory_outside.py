@@ -282,7 +282,7 @@ def retrieval() -> dict[str, Any]:
 
 
 def reading() -> dict[str, Any]:
-    """Why a passage teaches `landmark` nothing: whether a model copies what stood in the text before, next to `lists`.
+    """Why a passage teaches `landmark` nothing: whether a model copies what was in the text before, next to `lists`.
 
     Random tokens that come twice: how often the next one is right the first and the second time, and how much likelier
     the second time. And what a passage does where weights know another answer, and where they know none.

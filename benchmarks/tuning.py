@@ -166,7 +166,7 @@ def trait(text: str) -> float:
 def personas() -> dict[str, Any]:
     """Whether the shift along the persona says how much of the trait a model shows, over all tunings.
 
-    At the layer where responses of one half are told apart best along the direction of the other half, in the base
+    At the layer where responses of one half are best separated along the direction of the other half, in the base
     model alone, and at the one that the other parts use.
     """
     apart = {layer: persona(layer).separation for layer in range(base().n_layers)}

@@ -96,7 +96,7 @@ def measure_waves(
     return Waves(frequencies, full, restricted, excluded, log(n), _gini(powers), share_of, by_chance)
 
 
-def _parts(x: Float[Tensor, "n _"]) -> Float[Tensor, "frequency n _"]:
+def _parts(x: Float[Tensor, "n _"]) -> Float[Tensor, "_ n _"]:
     """The part of centred logits along the waves of a + b, for every frequency from 1."""
     n, found = x.shape[1], []
     total = _add(n)

@@ -255,13 +255,13 @@ def measure_ablation_matrix(
     on = F.one_hot(torch.tensor([names.index(label) for label in labels]), len(names)).double()
     random = torch.Generator().manual_seed(seed)
     shuffled = [on[torch.randperm(len(on), generator=random)] for _ in range(permutations)]
-    seen = _stand_out(apart, on)
-    drawn = torch.stack([_stand_out(apart, one).amax(1) for one in shuffled])
+    seen = _excess(apart, on)
+    drawn = torch.stack([_excess(apart, one).amax(1) for one in shuffled])
     p = (1 + (drawn >= seen.amax(1) - 1e-12).sum(0)) / (1 + permutations)
     return AblationMatrix(layer, rows, p, tuple(names[i] for i in seen.argmax(1).tolist()))
 
 
-def _stand_out(rows: Float[Tensor, "expert example"], on: Float[Tensor, "example label"]) -> Tensor:
+def _excess(rows: Float[Tensor, "expert example"], on: Float[Tensor, "example _"]) -> Tensor:
     """√n_l (mean of the texts of a label − mean of all), of each expert."""
     n = on.sum(0)
     return n.sqrt() * ((rows @ on) / n - rows.mean(1, keepdim=True))
