@@ -17,7 +17,8 @@ def latent_group(sae: SAE, latents: Sequence[int], weights: Sequence[float | int
 
     Raises:
         OutOfRange: a latent that does not exist.
-        InvalidArgument: no latents, one named twice, weights of another number, or a latent that never fired.
+        InvalidArgument: no latents, one named twice, weights of another number, latents of a cross-layer transcoder
+            that write to different layers, or a latent that never fired.
 
     Examples:
         ```python
@@ -30,6 +31,11 @@ def latent_group(sae: SAE, latents: Sequence[int], weights: Sequence[float | int
     if len(weights) != len(latents):
         raise InvalidArgument(f"{len(weights)} weights were given for {len(latents)} latents: give one for each")
     parts = [sae.direction(i) for i in latents]
+    if len(sites := dict.fromkeys(str(part.site) for part in parts)) > 1:
+        raise InvalidArgument(
+            f"latents {list(latents)} write at {', '.join(sites)}, and a direction is of one site: group "
+            "those of one layer"
+        )
     m = sae.max_activation[torch.tensor(list(latents), device=sae.max_activation.device)]
     w = torch.tensor(weights, dtype=m.dtype, device=m.device)
     v = torch.einsum("n,nd->d", w * m, torch.stack([part.vector for part in parts]))

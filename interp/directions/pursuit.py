@@ -23,11 +23,12 @@ def comparable_rows(sae: SAE, direction: Direction) -> Float[Tensor, "latent d_m
         comparable_rows(sae, direction) @ direction.unit
         ```
     """
-    rows = sae.W_dec.detach()
-    if sae.site is not None and direction.site != sae.sites[-1]:
-        raise InvalidArgument(f"the direction is at {direction.site}, the autoencoder writes at {sae.sites[-1]}")
+    if sae.site is not None and direction.site not in sae.written_sites:
+        written = " and ".join(map(str, sae.written_sites))
+        raise InvalidArgument(f"the direction is at {direction.site}, the autoencoder writes at {written}")
     if sae.fingerprint and direction.fingerprint and sae.fingerprint != direction.fingerprint:
         raise InvalidArgument("the direction and the autoencoder come from different models, so they share no axes")
+    rows = sae._rows_at(direction.site)
     if rows.shape[1:] != direction.vector.shape:
         raise InvalidArgument(f"{direction} does not have the width of the autoencoder, {tuple(rows.shape[1:])}")
     return rows

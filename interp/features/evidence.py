@@ -14,8 +14,8 @@ from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import pieces
 from hooks.summary import summarise
 from interp.common.texts import list_texts
-from interp.features.logits import find_promoted_tokens, promotes_tokens
-from interp.features.reading import find_site
+from interp.features.logits import add_layers, find_promoted_tokens, promotes_tokens
+from interp.features.reading import find_sites, rows_of
 from interp.sae import SAE, decoder_rows
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def collect_evidence(
         print(collect_evidence(sae, model, texts, found.best.latent))
         ```
     """
-    site = find_site(sae, model)
+    sites = find_sites(sae, model)
     if min(top, batch_size) < 1 or context < 0:
         raise InvalidArgument(
             f"top and batch_size must be at least 1 and context at least 0: {top}, {batch_size}, {context} were given"
@@ -123,12 +123,12 @@ def collect_evidence(
         raise OutOfRange(f"latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}")
     seen = _Seen(model, top, context)
     given = texts if isinstance(texts, Tensor) else list_texts(texts)
-    for acts in stream(model, given, [site], batch_size=batch_size, progress=progress):
-        values, indices = sae.encode_sparse(acts.flat(site).flatten(1))
+    for acts in stream(model, given, sites, batch_size=batch_size, progress=progress):
+        values, indices = sae.encode_sparse(rows_of(acts, sites))
         seen.add(acts.tokens, (values * (indices == latent)).sum(1))
     if not seen.tokens:
         raise InvalidArgument("the texts hold no tokens besides special ones: give texts")
-    vector = decoder_rows(sae, [latent])[0]
+    vector = add_layers(decoder_rows(sae, [latent]))[0]
     readable = promotes_tokens(model, sae.sites[-1]) and model.tokenizer is not None
     return Evidence(
         latent=latent,

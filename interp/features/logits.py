@@ -48,6 +48,16 @@ def measure_logit_effects(model: Model, vectors: Float[Tensor, "n d_model"]) -> 
     return alone - model.unembed(torch.zeros_like(vectors[:1]).to(model.device, model.dtype)).float()
 
 
+def add_layers(rows: Float[Tensor, "n *layer d_model"]) -> Float[Tensor, "n d_model"]:
+    """What latents add to the stream in all: their rows, or the sum over layers where they write to several.
+
+    Examples:
+        >>> add_layers(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])).tolist()
+        [[4.0, 6.0]]
+    """
+    return rows if rows.ndim == 2 else rows.sum(1)
+
+
 def promotes_tokens(model: Model, site: Site) -> bool:
     """Whether a direction at this site can be read as next tokens: in the residual stream of a model with an output.
 

@@ -8,16 +8,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hooks import Model, Site, stream
+from hooks import Activations, Model, Site, stream
 from hooks.errors import InvalidArgument, WrongModel
 from interp.sae import SAE
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Tokens of some texts, special ones left out: activations, sparse codes, and where each is in which text."""
+    """Tokens of some texts, special ones left out: activations, sparse codes, and where each is in which text.
 
-    x: Float[Tensor, "n d_model"]
+    `x` is what the autoencoder reads of a token: its activation, or for a cross-layer transcoder one for each layer.
+    """
+
+    x: Float[Tensor, "n *d"]
     values: Float[Tensor, "n ..."]
     indices: Int[Tensor, "n ..."]
     text: Int[Tensor, "n"]
@@ -26,16 +29,16 @@ class Reading:
     d_sae: int
 
 
-def find_site(sae: SAE, model: Model) -> Site:
-    """The autoencoder's site, having checked that it was trained on this very model.
+def find_sites(sae: SAE, model: Model) -> tuple[Site, ...]:
+    """The sites that an autoencoder reads, having checked that it was trained on this very model.
 
     Raises:
-        InvalidArgument: no site is known.
+        InvalidArgument: no site is known, or its weights read normalised activations.
         WrongModel: the autoencoder was trained on another model.
 
     Examples:
         ```python
-        find_site(sae, model)      # resid_post.4
+        find_sites(sae, model)      # (resid_post.4,)
         ```
     """
     if sae.site is None:
@@ -45,13 +48,35 @@ def find_site(sae: SAE, model: Model) -> Site:
             f"this autoencoder was trained on {sae.model_name or 'another model'} ({sae.fingerprint}), not on "
             f"{model.name} ({model.fingerprint}): load that model, or set sae.fingerprint = None to go on"
         )
-    return sae.site
+    return sae.raw().read_sites
+
+
+def rows_of(acts: Activations, sites: Sequence[Site]) -> Float[Tensor, "n *d"]:
+    """What an autoencoder reads of every token that is not special: at one site, or at each of several.
+
+    Examples:
+        ```python
+        sae.encode_sparse(rows_of(acts, find_sites(sae, model)))
+        ```
+    """
+    x = [acts.flat(site).flatten(1) for site in sites]
+    return x[0] if len(x) == 1 else torch.stack(x, dim=1)
+
+
+def describe_sites(sites: Sequence[Site]) -> str:
+    """The name of one site, or of the first and last of several.
+
+    Examples:
+        >>> describe_sites([Site("mlp_in", 0), Site("mlp_in", 1), Site("mlp_in", 2)])
+        'mlp_in.0 to mlp_in.2'
+    """
+    return str(sites[0]) if len(sites) == 1 else f"{sites[0]} to {sites[-1]}"
 
 
 def encode_texts(
     sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False
 ) -> Reading:
-    """Run texts through the model up to the autoencoder's site and encode every token that is not special.
+    """Run texts through the model up to what the autoencoder reads and encode every token that is not special.
 
     Cost: one forward pass per text; memory for every token's activation and active latents.
 
@@ -64,15 +89,15 @@ def encode_texts(
         reading.x.shape, reading.values.shape
         ```
     """
-    site = find_site(sae, model)
+    sites = find_sites(sae, model)
     parts: list[tuple[Tensor, ...]] = []
     done = 0
-    for acts in stream(model, list(texts), [site], batch_size=batch_size, progress=progress):
+    for acts in stream(model, list(texts), sites, batch_size=batch_size, progress=progress):
         tokens = acts.tokens
         if tokens.offsets is None:
             raise InvalidArgument(f"the tokenizer of {model.name} gives no character offsets: load its fast version")
         keep = tokens.content
-        x = acts.flat(site).flatten(1)
+        x = rows_of(acts, sites)
         spans = tokens.offsets[keep.to(tokens.offsets.device)]
         number = tokens.text_number
         parts.append((x, *sae.encode_sparse(x), number[keep.nonzero()[:, 0]] + done, spans[:, 0], spans[:, 1]))

@@ -8,7 +8,7 @@
 from hooks.border import guard
 from interp.scale.devices import DEVICES, DeviceKind
 from interp.scale.plan import Cost, Job, Machines, Plan, plan_job
-from interp.scale.traffic import Traffic, count_traffic, sharded_step_bytes
+from interp.scale.traffic import Traffic, count_traffic, cross_layer_step_bytes, sharded_step_bytes
 
 __all__ = [
     "DEVICES",
@@ -19,6 +19,7 @@ __all__ = [
     "Plan",
     "Traffic",
     "count_traffic",
+    "cross_layer_step_bytes",
     "plan_job",
     "sharded_step_bytes",
 ]

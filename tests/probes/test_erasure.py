@@ -113,6 +113,13 @@ def test_rows_that_fill_only_a_subspace_are_erased_within_it() -> None:
     assert float(left.abs().max()) < 1e-10
 
 
+def test_rows_that_are_all_the_same_say_nothing_and_stay_as_they_are() -> None:
+    x, y = torch.full((12, 4), 0.3, dtype=torch.float64), torch.arange(12) % 2 == 0
+    eraser = LEACE().fit(x, y)
+    assert torch.equal(eraser.transform(x), x)
+    assert not bool(eraser.projection_.any())
+
+
 def test_after_mean_projection_the_class_means_coincide() -> None:
     x, y, _ = coded()
     erased = MeanProjection().fit(x, y).transform(x)

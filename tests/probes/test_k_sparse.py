@@ -93,6 +93,43 @@ def test_logistic_regression_with_an_l1_penalty_is_scikit_learns(penalty: float)
     assert torch.allclose(found[-1:], torch.from_numpy(theirs.intercept_), atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_the_gradient_of_the_loss_balances_the_l1_penalty_whatever_the_scale_of_the_rows(scale: float) -> None:
+    """-gradient_j = penalty sign(w_j) of a weight that is not 0, at most the penalty of others, and 0 of the bias."""
+    x, y = sparse()
+    x, penalty = (x - x.mean(0)) / x.std(0) * scale, 0.02 * scale
+    found = fit_l1_logistic(x, y, penalty)
+    w, error = found[:-1], (x @ found[:-1] + found[-1]).sigmoid() - y.double()
+    gradient, on = x.T @ error / len(x), w != 0
+    assert 3 <= int(on.sum()) < 20
+    assert float((gradient + penalty * w.sign())[on].abs().max()) < 1e-5 * penalty
+    assert float(gradient[~on].abs().max()) < (1 + 1e-5) * penalty
+    assert abs(float(error.mean())) < 1e-5 * max(penalty, 1)
+
+
+def test_every_entrance_above_a_twentieth_is_found_to_within_one_of_forty_stops_and_the_rest_are_below() -> None:
+    """The entrance itself is found by halving; the lowest part of the path is not followed."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1500, 12, generator=g, dtype=torch.float64)
+    y = x @ torch.linspace(0, 1, 12).double().square() + 2 * torch.randn(1500, generator=g) > 0
+    x = (x - x.mean(0)) / x.std(0)
+    score = find_entrances(x, y)
+    top = float(((y.double() - y.double().mean()) @ x).abs().max() / len(x))
+    assert float(score.max()) == pytest.approx(top, rel=1e-9)
+    stop, ends = 0.05 ** (1 / 40), 0.05 * top
+    last = fit_l1_logistic(x, y, ends)
+    left_out = (last[:-1] == 0) & (score <= ends)
+    gradient = (x.T @ ((x @ last[:-1] + last[-1]).sigmoid() - y.double())).abs() / len(x)
+    assert 2 <= int(left_out.sum()) <= 7
+    torch.testing.assert_close(score[left_out], gradient[left_out], rtol=1e-3, atol=1e-6)
+    for j in (~left_out).nonzero().flatten().tolist():
+        low, high = ends, top
+        while high / low > 1.005:
+            middle = (low * high) ** 0.5
+            low, high = (middle, high) if float(fit_l1_logistic(x, y, middle)[j]) else (low, middle)
+        assert stop < float(score[j]) / high < 1.001 / stop, j
+
+
 def test_a_weight_is_zero_above_the_penalty_at_which_it_enters_and_not_below() -> None:
     x, y = sparse()
     x = (x - x.mean(0)) / x.std(0)
@@ -102,15 +139,20 @@ def test_a_weight_is_zero_above_the_penalty_at_which_it_enters_and_not_below() -
         assert float(above[coordinate]) == 0 != float(below[coordinate])
 
 
-def test_what_is_left_out_of_a_solution_at_first_is_found_by_its_gradient() -> None:
-    """With gradients said to be 0 but for one that says nothing of the label, those that do are left out."""
+@pytest.mark.parametrize(("share", "count"), [(0.1, 2), (0.7, 1), (0.95, 1)])
+def test_what_is_left_out_of_a_solution_at_first_is_found_by_its_gradient(share: float, count: int) -> None:
+    """With gradients said to be 0 but for one that says nothing of the label, those that do are left out.
+
+    The penalty is a share of the largest gradient where all weights are 0.
+    """
     x, y = sparse()
     x = (x - x.mean(0)) / x.std(0)
-    penalty, nothing = 0.05, torch.zeros(x.shape[1] + 1, dtype=x.dtype)
+    penalty = share * float(((y.double() - y.double().mean()) @ x).abs().max() / len(x))
+    nothing = torch.zeros(x.shape[1] + 1, dtype=x.dtype)
     nothing[-1] = y.to(x).mean().logit()
     found = _solve(x, y, nothing, torch.eye(x.shape[1], dtype=x.dtype)[0], penalty, penalty)
     whole = fit_l1_logistic(x, y, penalty, nothing)
-    assert int((whole[:-1] != 0).sum()) >= 2
+    assert int((whole[:-1] != 0).sum()) >= count
     torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-3)
 
 

@@ -12,8 +12,8 @@ from hooks.border import Count
 from hooks.pieces import piece, pieces
 from hooks.site import resid_post
 from hooks.summary import summarise
-from interp.features.logits import promotes_tokens
-from interp.features.reading import find_site
+from interp.features.logits import add_layers, promotes_tokens
+from interp.features.reading import find_sites, rows_of
 from interp.sae import SAE, decoder_rows
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def explain_text(sae: SAE, model: Model, text: str, *, top: Count = 5) -> tuple[
             print(read)
         ```
     """
-    site, final = find_site(sae, model), resid_post[model.n_layers - 1]
-    acts = capture(model, text, [site, final])
-    values, indices = sae.encode_sparse(acts.flat(site).flatten(1))
+    sites, final = find_sites(sae, model), resid_post[model.n_layers - 1]
+    acts = capture(model, text, [*sites, final])
+    values, indices = sae.encode_sparse(rows_of(acts, sites))
     values, order = values.topk(min(top, values.shape[1]))
     indices = indices.gather(1, order)
     in_stream = promotes_tokens(model, sae.sites[-1])
@@ -87,7 +87,7 @@ def explain_text(sae: SAE, model: Model, text: str, *, top: Count = 5) -> tuple[
     reads = []
     for token, x, f, latent in zip(pieces(model.tokenizer, ids), acts.flat(final), values, indices, strict=True):
         on = f > 0
-        rows = decoder_rows(sae, latent[on]) * f[on, None] if in_stream else None
+        rows = add_layers(decoder_rows(sae, latent[on])) * f[on, None] if in_stream else None
         moved = _moves(model, x, rows) if rows is not None and len(rows) else [((), ())] * int(on.sum())
         firings = [
             Firing(i, v, *change) for i, v, change in zip(latent[on].tolist(), f[on].tolist(), moved, strict=True)

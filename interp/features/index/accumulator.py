@@ -10,6 +10,7 @@ from torch import Tensor
 from interp.features.index.misra_gries import HeaviestItems
 from interp.features.index.statistics import RunningStatistics
 from interp.features.index.top_examples import Around, TopExamples
+from interp.sae.architectures.latent_share import LatentShare
 
 TOKENS, PARTNERS = 64, 64  # kept per latent: token types by activation mass, latents that fire with it
 EVERY = 8  # co-activation is counted on every so many tokens: a token's pairs are k (k - 1)
@@ -30,7 +31,7 @@ class IndexSize:
 class Accumulator:
     """Everything an index knows so far of the latents in `own`: memory for so many, whatever the number of tokens."""
 
-    def __init__(self, folder: Path, shape: IndexSize, own: range) -> None:
+    def __init__(self, folder: Path, shape: IndexSize, own: LatentShare) -> None:
         self.shape, self.own, d_sae, width = shape, own, len(own), 2 * shape.context + 1
         self.texts = 0
         self.tally = RunningStatistics(d_sae)
@@ -50,21 +51,22 @@ class Accumulator:
     ) -> None:
         """Take in the tokens of so many further texts, with their sparse codes."""
         seen, on = self.tally.tokens, values > 0
-        mine = on & (indices >= self.own.start) & (indices < self.own.stop)
+        local, held = self.own.locate(indices)
+        mine = on & held
         token = mine.nonzero()[:, 0]
-        latent, value = indices[mine] - self.own.start, values[mine]
+        latent, value = local[mine], values[mine]
         number = torch.arange(len(ids)) - torch.searchsorted(text, text)
         self.tally.add(latent, value, number[token], len(ids))
         self.tokens.add(latent, ids[token], value)
         counted = ((torch.arange(len(ids)) + seen) % EVERY == 0).nonzero().flatten()
-        self._pairs(indices[counted], on[counted], mine[counted])
+        self._pairs(indices[counted], on[counted], local[counted], mine[counted])
         peak = _peaks(text[token] * self.shape.d_sae + latent, value)
         token, latent, value = token[peak], latent[peak], value[peak]
         home = text[token] + self.texts
 
         def around(chosen: Tensor) -> tuple[Tensor, Tensor]:
             parts = [
-                cut_windows(ids, text, values, indices, token[some], latent[some] + self.own.start, self.shape.context)
+                cut_windows(ids, text, values, indices, token[some], self.own.number(latent[some]), self.shape.context)
                 for some in chosen.split(ROWS)
             ]
             return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
@@ -74,15 +76,15 @@ class Accumulator:
 
     def _offer(self, latent: Tensor, value: Tensor, home: Tensor, around: Around) -> None:
         self.top.offer(latent, value.double(), value, home, around)
-        number = home * self.shape.d_sae + latent + self.own.start
+        number = home * self.shape.d_sae + self.own.number(latent)
         self.sampled.offer(latent, hash_to_unit(number), value, home, around)
 
-    def _pairs(self, indices: Tensor, on: Tensor, mine: Tensor) -> None:
+    def _pairs(self, indices: Tensor, on: Tensor, local: Tensor, mine: Tensor) -> None:
         self.paired += torch.bincount(indices[on], minlength=self.shape.d_sae)
         both = mine[:, :, None] & on[:, None, :]
         both.diagonal(dim1=1, dim2=2).fill_(False)
         row, a, b = both.nonzero(as_tuple=True)
-        self.partners.add(indices[row, a] - self.own.start, indices[row, b], torch.ones(len(row)))
+        self.partners.add(local[row, a], indices[row, b], torch.ones(len(row)))
 
     def state(self) -> dict[str, Shaped[Tensor, "..."]]:
         """All of it as named tensors."""

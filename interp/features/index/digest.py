@@ -3,7 +3,7 @@
 import hashlib
 
 from hooks.store.processes import Process
-from interp.sae import SAE, ShardedTopK
+from interp.sae import SAE
 
 TRAINING = "variance"  # of the data, which divides the loss of some kinds and is not kept in files
 
@@ -32,7 +32,7 @@ def process_of(sae: SAE) -> Process:
 
     Examples:
         ```python
-        process_of(sae).world      # 1, but for a ShardedTopK
+        process_of(sae).world      # 1, unless processes share its latents
         ```
     """
-    return Process(sae.rank, sae.world) if isinstance(sae, ShardedTopK) else Process(0, 1)
+    return Process(sae.own.rank, sae.own.world)

@@ -22,8 +22,9 @@ from interp.features.index.accumulator import Accumulator, IndexSize
 from interp.features.index.catalogue import ABOUT, KIND, FeatureIndex
 from interp.features.index.digest import digest_of_sae, process_of
 from interp.features.index.tables import TABLES, join_tables, write_tables
-from interp.features.reading import find_site
+from interp.features.reading import describe_sites, find_sites, rows_of
 from interp.sae import SAE
+from interp.sae.architectures.latent_share import LatentShare
 
 WORK, STATE = "unfinished", "state.safetensors"
 
@@ -73,7 +74,7 @@ def index(
         print(found.record(17))
         ```
     """
-    find_site(sae, model)
+    find_sites(sae, model)
     if min(top, sampled, batch_size) < 1 or context < 0:
         raise InvalidArgument(
             f"top, sampled and batch_size must be at least 1 and context at least 0: {top}, {sampled}, "
@@ -142,13 +143,13 @@ def _gather(
     show: bool,
     read: StreamDigest,
 ) -> None:
-    site = find_site(sae, model)
+    sites = find_sites(sae, model)
     rest = _after(data, gathered.texts)
-    batches = iter(()) if rest is None else stream(model, rest, [site], batch_size=size)
+    batches = iter(()) if rest is None else stream(model, rest, sites, batch_size=size)
     bar = tqdm(desc="index", unit="text", initial=gathered.texts, disable=not show)
     for number, acts in enumerate(batches, 1):
         keep, text = acts.tokens.content, acts.tokens.text_number
-        codes, texts = sae.encode_sparse(acts.flat(site).flatten(1)), int(text[-1]) + 1
+        codes, texts = sae.encode_sparse(rows_of(acts, sites)), int(text[-1]) + 1
         parts = (acts.tokens.ids[keep], text[keep.nonzero()[:, 0]], *codes)
         gathered.add(*(part.cpu() for part in parts), texts=texts)
         bar.update(texts)
@@ -163,7 +164,7 @@ def _pause(work: Path, gathered: Accumulator, about: dict[str, Any], read: Strea
     write_tensors(work / STATE, UNFINISHED, gathered.state(), {"about": said})
 
 
-def _resume(work: Path, shape: IndexSize, own: range, about: dict[str, Any], read: StreamDigest) -> Accumulator:
+def _resume(work: Path, shape: IndexSize, own: LatentShare, about: dict[str, Any], read: StreamDigest) -> Accumulator:
     saved = work / STATE
     if not saved.exists():
         rmtree(work, ignore_errors=True)
@@ -195,7 +196,7 @@ def _about(sae: SAE, model: Model, data: Data, shape: IndexSize, batch_size: int
     return {
         "model": model.name,
         "fingerprint": model.fingerprint,
-        "site": str(sae.site),
+        "site": describe_sites(sae.read_sites),
         "autoencoder": digest_of_sae(sae),
         "weights": fingerprint(model.hf),
         "data": _identify(data),

@@ -5,13 +5,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hooks import Model
 from hooks.disk import write_file
 from hooks.pieces import BROKEN, piece, pieces
 from interp.features.evidence import PROMOTED
 from interp.features.index.accumulator import Accumulator
 from interp.features.index.top_examples import TopExamples
-from interp.features.logits import measure_logit_effects, promotes_tokens
+from interp.features.logits import add_layers, measure_logit_effects, promotes_tokens
 from interp.sae import SAE
 
 TABLES = ("latents", "examples", "coactivation")
@@ -29,14 +31,14 @@ def write_tables(folder: Path, gathered: Accumulator, sae: SAE, model: Model) ->
     """
     said = _words(model)
     for name, rows in (("latents", _latents), ("examples", _examples), ("coactivation", _partners)):
-        own = gathered.own
-        blocks = (range(start, min(start + BLOCK, own.stop)) for start in range(own.start, own.stop, BLOCK))
+        held = gathered.own.ranges
+        blocks = (run[start : start + BLOCK] for run in held for start in range(0, len(run), BLOCK))
         with write_file(folder / f"{name}.parquet") as partial:
             _write_table(partial, name, (list(rows(block, gathered, sae, model, said)) for block in blocks))
 
 
 def join_tables(folder: Path, parts: Sequence[Path]) -> None:
-    """Write the three tables of which processes wrote each the rows of its latents, row group by row group.
+    """Write the three tables of which processes wrote each the rows of its latents, row group by row group, in order.
 
     Examples:
         ```python
@@ -50,10 +52,19 @@ def join_tables(folder: Path, parts: Sequence[Path]) -> None:
             write_file(folder / f"{name}.parquet") as partial,
             parquet.ParquetWriter(partial, _schema(name)) as writer,
         ):
-            for part in parts:
-                own = parquet.ParquetFile(part / f"{name}.parquet")
-                for group in range(own.num_row_groups):
-                    writer.write_table(own.read_row_group(group))
+            held = [parquet.ParquetFile(part / f"{name}.parquet") for part in parts]
+            groups = sorted((first, *where) for where, first in _first_latents(held))
+            for _, part, group in groups:
+                writer.write_table(held[part].read_row_group(group))
+
+
+def _first_latents(held: Sequence[Any]) -> Iterator[tuple[tuple[int, int], int]]:
+    """The first latent of each row group that has rows, by the numbers of its part and of the group."""
+    for part, file in enumerate(held):
+        for group in range(file.num_row_groups):
+            about = file.metadata.row_group(group)
+            if about.num_rows:
+                yield (part, group), about.column(0).statistics.min
 
 
 def _write_table(path: Path, name: str, blocks: Iterable[list[dict[str, Any]]]) -> None:
@@ -77,7 +88,7 @@ def _latents(block: range, gathered: Accumulator, sae: SAE, model: Model, word: 
     tally = gathered.tally
     effect = _promoted_rows(sae, model, block) if promotes_tokens(model, sae.sites[-1]) else None
     for row, i in enumerate(block):
-        j = i - gathered.own.start
+        j = gathered.own.local(i)
         fired, total = int(tally.fired[j]), float(tally.total[j])
         tokens, mass = gathered.tokens.of(j)
         yield {
@@ -102,8 +113,8 @@ _EFFECT = ("promoted", "promoted_logits", "suppressed", "suppressed_logits")
 
 
 def _promoted_rows(sae: SAE, model: Model, block: range) -> list[dict[str, list[Any]]]:
-    own = sae.W_dec[block.start - sae.own.start : block.stop - sae.own.start]
-    logits = measure_logit_effects(model, own.detach())
+    local, _ = sae.own.locate(torch.arange(block.start, block.stop, device=sae.W_dec.device))
+    logits = measure_logit_effects(model, add_layers(sae._rows(local)))
     up, down = (logits.topk(min(PROMOTED, logits.shape[-1]), largest=largest) for largest in (True, False))
     parts = (part.tolist() for part in (up.indices, up.values, down.indices, down.values))
     return [dict(zip(_EFFECT, four, strict=True)) for four in zip(*parts, strict=True)]
@@ -112,7 +123,7 @@ def _promoted_rows(sae: SAE, model: Model, block: range) -> list[dict[str, list[
 def _examples(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     for i in block:
         for kind, kept in (("top", gathered.top), ("sampled", gathered.sampled)):
-            yield from _example_rows(i, i - gathered.own.start, kind, kept, model, word)
+            yield from _example_rows(i, gathered.own.local(i), kind, kept, model, word)
 
 
 def _example_rows(
@@ -143,7 +154,7 @@ def _spell(model: Model, ids: list[int], word: Any) -> list[str]:
 
 def _partner_slack(gathered: Accumulator, i: int) -> float:
     """By how much a Jaccard index of a latent can be too small, as its counts of pairs may be by the slack."""
-    j = i - gathered.own.start
+    j = gathered.own.local(i)
     others, together = gathered.partners.of(j)
     either = (gathered.paired[i] + gathered.paired[others]).double() - together
     slack = gathered.partners.slack[j]
@@ -153,7 +164,7 @@ def _partner_slack(gathered: Accumulator, i: int) -> float:
 
 def _partners(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     for i in block:
-        others, counts = gathered.partners.of(i - gathered.own.start)
+        others, counts = gathered.partners.of(gathered.own.local(i))
         for other, together in zip(others.tolist(), counts.tolist(), strict=True):
             either = int(gathered.paired[i] + gathered.paired[other]) - together
             yield {"latent": i, "other": other, "together": together, "jaccard": together / max(1.0, either)}

@@ -57,7 +57,7 @@ class TopExamples:
         out, came = falling[old & (rank >= slots)], falling[~old & (rank < slots)]
         winner = better[came - len(touched) * slots]
         at, slot = owner[out], out % slots  # as many go as come, latent by latent
-        self.priority[at, slot], self.value[at, slot] = priority[winner], value[winner]
+        self.priority[at, slot], self.value[at, slot] = priority[winner], value[winner].to(self.value)
         self.text[at, slot] = text[winner]
         ids, acts = around(winner)
         self.ids[at.numpy(), slot.numpy()] = ids.numpy()

@@ -1,11 +1,13 @@
 """What latents are scored against: two fitted probes, and the best principal component, which knows no labels."""
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction, Model, Site
-from interp.features.reading import Reading, find_site
+from interp.features.reading import Reading, find_sites
 from interp.features.search.rows import label_tokens
 from interp.features.search.score import Evaluation, Score
 from interp.sae import SAE
@@ -18,17 +20,30 @@ ROWS = 20_000  # tokens from which components are found
 def score_baselines(
     sae: SAE, model: Model, reading: Reading, bench: Evaluation, half: Bool[Tensor, "n"]
 ) -> tuple[Score, ...]:
-    """Two probes fitted to the tokens of the searched half, and a principal component, scored as the latents are."""
+    """Two probes fitted to the tokens of the searched half, and a principal component, scored as the latents are.
+
+    Where latents read at several sites, each is the best of those of every site, chosen on the searched half.
+    """
+    sites = find_sites(sae, model)
+    x = dict(zip(sites, reading.x.view(len(reading.x), len(sites), -1).unbind(1), strict=True))
     labels = label_tokens(reading, bench.concept)
     fitted = half & labels.counts & ~labels.apart
-    scores = []
-    for probe in (DifferenceOfMeans(), Logistic()):
-        scored = torch.as_tensor(probe.fit(reading.x[fitted], labels.y[fitted]).decision_function(reading.x))
+
+    def probed(probe: DifferenceOfMeans | Logistic, site: Site) -> Score:
+        scored = torch.as_tensor(probe.fit(x[site][fitted], labels.y[fitted]).decision_function(x[site]))
         pooled = bench.rows.pool(scored)
         threshold = best_threshold(pooled[bench.searched], bench.rows.y[bench.searched])
-        direction = probe.direction(find_site(sae, model), model.fingerprint)
-        scores.append(bench.score(probe.name, pooled, threshold, None, direction))
-    return (*scores, score_components(reading.x, half, bench, find_site(sae, model), model.fingerprint))
+        return bench.score(probe.name, pooled, threshold, None, probe.direction(site, model.fingerprint))
+
+    return (
+        _best(probed(DifferenceOfMeans(), site) for site in sites),
+        _best(probed(Logistic(), site) for site in sites),
+        _best(score_components(x[site], half, bench, site, model.fingerprint) for site in sites),
+    )
+
+
+def _best(scores: Iterable[Score]) -> Score:
+    return max(scores, key=lambda one: one.searched_f1)
 
 
 def score_components(

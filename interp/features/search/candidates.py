@@ -42,7 +42,7 @@ class SimilarLatents:
 
 @torch.no_grad()
 def find_similar(sae: SAE, direction: Direction, *, top: Count = 10, seed: Natural = 0) -> SimilarLatents:
-    """Search by another direction: cos(W_dec[i], v) for all latents.
+    """Search by another direction: cos(W_dec[i], v) for all latents, by what they write at the direction's site.
 
     Raises:
         InvalidArgument: the direction was read from another model, at another site, or has another width.
@@ -58,7 +58,7 @@ def find_similar(sae: SAE, direction: Direction, *, top: Count = 10, seed: Natur
     # In double precision: an autoencoder's first rows may be the single-precision draws of this very seed.
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(DRAWS, rows.shape[1], generator=generator, dtype=torch.float64).to(unit)
-    highest = sae._join((drawn / drawn.norm(dim=1, keepdim=True) @ unit.T).amax(1)[None]).amax(0)
+    highest = torch.stack(sae._each((drawn / drawn.norm(dim=1, keepdim=True) @ unit.T).amax(1))).amax(0)
     best = cosines.topk(min(top, len(cosines)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return SimilarLatents(tuple(pairs), float(highest.quantile(0.95)))

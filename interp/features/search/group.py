@@ -99,7 +99,8 @@ def _grown(
     weights, cut, _ = _fit_weights(members, y, searched)
     latents = tuple(m.latent for m in members)
     alive = all(float(sae.max_activation[i]) > 0 for i in latents)
-    direction = latent_group(sae, latents, weights.tolist()) if alive else None
+    together = alive and len({sae.direction(i).site for i in latents}) == 1
+    direction = latent_group(sae, latents, weights.tolist()) if together else None
     name = "latents " + " + ".join(map(str, latents))
     score = bench.score(name, _scores(members, weights), cut, None, direction)
     return Group(latents, tuple(weights.tolist()), score, describe_sharing(sae, members, y & searched))

@@ -25,7 +25,8 @@ class Score:
     `held_out` has its threshold (chosen on the searched half), precision, recall, F1 and AUROC; `interval` is the
     95 % bootstrap interval of that F1 over groups, widened by Wilson's where precision or recall is all or none, which
     no draw of the groups changes; `recall_by_form` the share found of each form of mention.
-    `latent` is None for a probe, `direction` None for a latent whose autoencoder does not know its maximum.
+    `latent` is None for a probe, `direction` None for a latent whose autoencoder does not know its maximum and for a
+    group whose latents write to different layers.
     """
 
     name: str

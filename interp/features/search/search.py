@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import Direction, Model, Site
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
-from interp.features.reading import encode_again, encode_texts, find_site
+from interp.features.reading import describe_sites, encode_again, encode_texts, find_sites
 from interp.features.search.baselines import score_baselines
 from interp.features.search.concept import Concept, split_by_group
 from interp.features.search.group import Group, find_group
@@ -33,12 +33,13 @@ class SearchResult:
     `p_value` is the chance of a best latent as good as this on the searched half, were the labels exchanged at
     random and all latents searched again; `null_f1` holds the best F1 of each of those searches. `searched` and
     `reported` count the rows of each half: all, and positive. `group` is up to three latents that do better together,
-    if any do; `stability` says what searching the other half would have found.
+    if any do; `stability` says what searching the other half would have found. `site` is the first of `sites`, which
+    are several where latents of several layers were searched.
     """
 
     concept: str
     unit: str
-    site: Site
+    sites: tuple[Site, ...]
     latents: tuple[Score, ...]
     baselines: tuple[Score, ...]
     p_value: float
@@ -48,11 +49,14 @@ class SearchResult:
     group: Group | None = None
     stability: Stability | None = None
 
+    @property
+    def site(self) -> Site:
+        """What was searched reads here, or here first."""
+        return self.sites[0]
+
     def __repr__(self) -> str:
-        d = self.finding.held_out
-        return (
-            f"SearchResult({self.concept!r} at {self.site}: {self.finding.name}, F1 {d.f1:.3f}, p {self.p_value:.3f})"
-        )
+        d, at = self.finding.held_out, describe_sites(self.sites)
+        return f"SearchResult({self.concept!r} at {at}: {self.finding.name}, F1 {d.f1:.3f}, p {self.p_value:.3f})"
 
     def to_pandas(self) -> "DataFrame":
         """A row for each latent, the group if there is one, and each control, with what it reaches on each half."""
@@ -79,7 +83,7 @@ class SearchResult:
 
     def __str__(self) -> str:
         head = (
-            f"'{self.concept}' at {self.site}, by {self.unit}: searched on {self.searched[0]:,} rows "
+            f"'{self.concept}' at {describe_sites(self.sites)}, by {self.unit}: searched on {self.searched[0]:,} rows "
             f"({self.searched[1]:,} positive), whose F1 gives the order, reported on {self.reported[0]:,} "
             f"({self.reported[1]:,} positive)"
         )
@@ -164,7 +168,7 @@ def search_many(
     """
     if top < 1 or permutations < 1:
         raise InvalidArgument(f"top is {top} and permutations {permutations}; both must be at least 1")
-    sites = sorted({str(find_site(sae, model)) for sae in saes})
+    sites = sorted({describe_sites(find_sites(sae, model)) for sae in saes})
     if len(sites) != 1:
         raise InvalidArgument(
             f"the {len(saes)} autoencoders read at {sites or 'no site'}: give at least one, all of a site"
@@ -193,11 +197,10 @@ def _rank(
         bench.score(f"latent {i}", entries.column(i, len(y)), float(threshold[i]), i, _direction(sae, i))
         for i in f1.argsort(descending=True, stable=True)[:top].tolist()
     ]
-    assert sae.site is not None  # checked before anything was read
     return SearchResult(
         concept=bench.concept.name,
         unit=bench.rows.unit,
-        site=sae.site,
+        sites=sae.read_sites,
         latents=tuple(latents),
         group=find_group(sae, bench, entries, (f1, threshold), GROUP),
         stability=compare_halves(f1, Ranking(entries.at(bench.reported), sae.d_sae).best(*_other(bench))[0]),

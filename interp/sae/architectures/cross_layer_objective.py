@@ -231,13 +231,12 @@ class BatchObjective(CrossLayerObjective):
         it proves too high, a lower one is tried.
         """
         sae, n = self.sae, len(x)
-        assert sae.k is not None
         by = [Encoder(W, b) for W, b in zip(sae.W_enc, sae.b_enc, strict=True)]
         inputs = [part.contiguous() for part in x.unbind(1)]
         sample = torch.cat([torch.addmm(e.b, part[:SAMPLE], e.W.T) for part, e in zip(inputs, by, strict=True)], dim=1)
-        count = int(sae.k * n * current_process().world)
+        count, per_row = self._count(n)
         for spare in (1.25, 4.0, math.inf):
-            threshold = guess_threshold(sample, min(spare * sae.k, sae.d_sae))
+            threshold = guess_threshold(sample, min(spare * per_row, sae.b_enc.numel()))
             found = [_above(part, e, threshold) for part, e in zip(inputs, by, strict=True)]
             last = kth_largest(torch.cat([values for values, _ in found]), count)
             if not any_process((last < threshold) & (threshold != 0)):  # processes go on, or stop, together
@@ -245,6 +244,12 @@ class BatchObjective(CrossLayerObjective):
         kept = [(values[values >= last], places[values >= last]) for values, places in found]
         self.follow(torch.cat([values for values, _ in kept]))
         return [Code.at(values, places, n, sae.per_layer) for values, places in kept]
+
+    def _count(self, n: int) -> tuple[int, float]:
+        """How many latents all processes keep of a batch, and how many of a row this one's may be, about."""
+        k = self.sae.k
+        assert k is not None
+        return int(k * n * current_process().world), float(k)
 
     def follow(self, values: Float[Tensor, "_"]) -> None:
         """Move theta towards the smallest latent kept; onto it, the first time."""

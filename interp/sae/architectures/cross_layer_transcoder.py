@@ -11,7 +11,7 @@ from hooks.errors import InvalidArgument
 from interp.sae.architectures.cross_layer_objective import BatchObjective, CrossLayerObjective, ThresholdObjective
 from interp.sae.architectures.cross_layer_weights import CrossLayerWeights
 from interp.sae.architectures.jumprelu import jump
-from interp.sae.architectures.sae import check_positive, weight
+from interp.sae.architectures.sae import check_positive, decoder_rows, weight
 from interp.sae.data.normalisation import Normalisation
 from interp.sae.numerics.ranking import BLOCK
 from interp.sae.numerics.sparse import times_rows
@@ -76,8 +76,7 @@ class CrossLayerTranscoder(CrossLayerWeights):
         seed: int = 0,
     ) -> None:
         super().__init__(d_in, d_sae, n_layers, reach=reach, skip=skip, seed=seed)
-        if k is not None and not 0 < k <= d_sae:
-            raise InvalidArgument(f"k is {k}; it must be above 0 and not above d_sae = {d_sae}")
+        check_batch_k(k, d_sae)
         check_positive("tanh_scale", tanh_scale)
         check_positive("bandwidth", bandwidth)
         self.k, self.bandwidth, self.tanh_scale = k, bandwidth, tanh_scale
@@ -147,9 +146,10 @@ class CrossLayerTranscoder(CrossLayerWeights):
             InvalidArgument: as `SAE.direction` says.
         """
         largest = self._largest(latent)
-        own, number = divmod(latent, self.per_layer)
+        own = latent // (self.d_sae // self.n_layers)
         at = own if layer is None else layer
-        vector = self.decoder(own, at)[number].detach().clone()
+        self._check_target(own, at)
+        vector = decoder_rows(self, [latent])[0, at].clone()
         site = self.sites[self.n_layers + at]
         return Direction(vector, site, f"sae latent {latent}", largest * float(vector.norm()), self.fingerprint)
 
@@ -164,3 +164,16 @@ class CrossLayerTranscoder(CrossLayerWeights):
 
     def _input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return self._convert(x, (self.n_layers, self.d_in))
+
+
+def check_batch_k(k: float | int | None, d_sae: int) -> None:
+    """Check how many latents per token training keeps of a batch.
+
+    Raises:
+        InvalidArgument: none, or more than there are.
+
+    Examples:
+        >>> check_batch_k(64, 2048)
+    """
+    if k is not None and not 0 < k <= d_sae:
+        raise InvalidArgument(f"k is {k}; it must be above 0 and not above d_sae = {d_sae}")

@@ -3,9 +3,10 @@
 from abc import ABC
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from hooks import Site
 from hooks.errors import InvalidArgument, OutOfRange
 from interp.sae.architectures.sae import SAE, check_count
 
@@ -48,6 +49,16 @@ class CrossLayerWeights(SAE, ABC):
         self.W_skip = nn.Parameter(torch.zeros(n_layers, d_in, d_in)) if skip else None
 
     @property
+    def read_sites(self) -> tuple[Site, ...]:
+        """What the layers read."""
+        return self.sites[: self.n_layers]
+
+    @property
+    def written_sites(self) -> tuple[Site, ...]:
+        """What the layers write."""
+        return self.sites[self.n_layers :]
+
+    @property
     def per_layer(self) -> int:
         """Latents of one layer."""
         return self.d_sae // self.n_layers
@@ -70,14 +81,33 @@ class CrossLayerWeights(SAE, ABC):
         Raises:
             OutOfRange: latents of that layer do not write there.
         """
-        if not (0 <= source < self.n_layers and source <= target < source + self.widths[source]):
-            if not 0 <= source < self.n_layers:
-                raise OutOfRange(f"layer {source} does not exist; this transcoder has layers 0 to {self.n_layers - 1}")
+        self._check_target(source, target)
+        return self.decoders()[source][:, target - source]
+
+    def _check_target(self, source: int, target: int) -> None:
+        if not 0 <= source < self.n_layers:
+            raise OutOfRange(f"layer {source} does not exist; this transcoder has layers 0 to {self.n_layers - 1}")
+        if not source <= target < source + self.widths[source]:
             raise OutOfRange(
                 f"latents of layer {source} do not write to layer {target}: they write to layers {source} to "
                 f"{source + self.widths[source] - 1}"
             )
-        return self.decoders()[source][:, target - source]
+
+    def _rows(self, local: Int[Tensor, "n"]) -> Float[Tensor, "n layer d_model"]:
+        """All that each latent writes, layer by layer; 0 where it does not write."""
+        rows = self.W_dec.new_zeros(len(local), self.n_layers, self.d_in)
+        for i, D in enumerate(self.decoders(self.W_dec.detach())):
+            at = (local // self.per_layer == i).nonzero().flatten()
+            rows[at, i : i + D.shape[1]] = D[local[at] % self.per_layer]
+        return rows
+
+    def _rows_at(self, site: Site) -> Float[Tensor, "_ d_model"]:
+        """What each latent that this process holds writes to one layer; 0 where it does not write there."""
+        if site not in self.written_sites:
+            raise InvalidArgument(f"this transcoder does not know that it writes at {site}: its sites are {self.sites}")
+        at, nothing = self.written_sites.index(site), self.W_dec.new_zeros(self.per_layer, self.d_in)
+        parts = [D[:, at - i] if 0 <= at - i < D.shape[1] else nothing for i, D in enumerate(self.decoders())]
+        return torch.cat(parts).detach()
 
     def norms(self) -> Float[Tensor, "layer latent"]:
         """||W_dec,i||, over a latent's decoders to all its layers together."""

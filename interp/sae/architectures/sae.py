@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hooks import Direction, Site
 from hooks.errors import InvalidArgument, InvalidType, OutOfRange
+from interp.sae.architectures.latent_share import LatentShare
 from interp.sae.data.normalisation import Normalisation, RowNorm
 from interp.sae.numerics.sparse import times_rows
 
@@ -31,7 +32,7 @@ class SAE(nn.Module, ABC):
     value on training data: the unit of clamping. Where `normalisation` is set its weights read normalised
     activations; `fold_normalisation` gives the same function of activations as they are. Where `row_norm` is set each
     row is normalised by itself as it is read, and the reconstruction brought back. `row_shape` is the shape of a
-    source's row, which holds what is read and what is to be reconstructed. `own` are the latents whose weights this
+    source's row, which holds what is read and what is to be reconstructed. `own` says which latents' weights this
     process holds: all, but where processes share them.
     """
 
@@ -54,7 +55,7 @@ class SAE(nn.Module, ABC):
         check_count("d_sae", d_sae)
         self.d_in, self.d_sae, self.d_out = d_in, d_sae, d_in
         self.row_shape: tuple[int, ...] = (d_in,)
-        self.own = range(d_sae)
+        self.own = LatentShare(d_sae)
         self.sites: tuple[Site, ...] = ()
         self.model_name: str | None = None
         self.fingerprint: str | None = None
@@ -71,6 +72,16 @@ class SAE(nn.Module, ABC):
     @site.setter
     def site(self, site: Site | None) -> None:
         self.sites = () if site is None else (site, *self.sites[1:])
+
+    @property
+    def read_sites(self) -> tuple[Site, ...]:
+        """Where it reads: one site, or of a cross-layer transcoder one for each layer; empty where none is known."""
+        return self.sites[:1]
+
+    @property
+    def written_sites(self) -> tuple[Site, ...]:
+        """Where its latents write."""
+        return self.sites[-1:]
 
     @abstractmethod
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
@@ -208,9 +219,21 @@ class SAE(nn.Module, ABC):
     def _at(self) -> str:
         return f" at {self.site}" if self.site else ""
 
-    def _join(self, own: Float[Tensor, "_ ..."]) -> Float[Tensor, "_ ..."]:
-        """What each process has of its own latents, one below the other."""
-        return own
+    def _rows(self, local: Int[Tensor, "n"]) -> Float[Tensor, "n *d"]:
+        """W_dec of latents that this process holds, by their local numbers."""
+        return self.W_dec.detach()[local]
+
+    def _rows_at(self, site: Site) -> Float[Tensor, "_ *d"]:  # noqa: ARG002
+        """What each latent that this process holds writes to one of the `written_sites`."""
+        return self.W_dec.detach()
+
+    def _join(self, own: Float[Tensor, "_ ..."]) -> Float[Tensor, "latent ..."]:
+        """What belongs to all latents, from what each process has of its own."""
+        return self.own.join(self._each(own))
+
+    def _each(self, x: Float[Tensor, "..."]) -> list[Float[Tensor, "..."]]:
+        """What each of the processes that share the latents has, by rank."""
+        return [x]
 
     def _add_up(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The sum over the processes that share the latents."""
@@ -221,14 +244,15 @@ class SAE(nn.Module, ABC):
 def decoder_rows(sae: SAE, latents: Sequence[int] | Int[Tensor, "n"]) -> Float[Tensor, "n *d"]:
     """W_dec of some latents, a copy; where processes share the latents in each of them, and no others are sent.
 
+    Of a cross-layer transcoder `[n layer d_model]`, 0 where a latent does not write.
+
     Examples:
         ```python
         decoder_rows(sae, [17, 4])
         ```
     """
-    asked = torch.as_tensor(latents, device=sae.W_dec.device).long()
-    mine = (asked >= sae.own.start) & (asked < sae.own.stop)
-    rows = sae.W_dec.detach()[torch.where(mine, asked - sae.own.start, 0)]
+    local, mine = sae.own.locate(torch.as_tensor(latents, device=sae.W_dec.device).long())
+    rows = sae._rows(local)
     return sae._add_up(rows * mine.view(-1, *[1] * (rows.ndim - 1)))
 
 

@@ -12,10 +12,10 @@ from torch.nn.functional import linear
 from hooks.errors import InvalidArgument, WrongState
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.ksparse import backward, check_kept
+from interp.sae.architectures.latent_share import LatentShare
 from interp.sae.architectures.objective import Objective, Step, measure_variance
-from interp.sae.architectures.sae import CHUNK, SAE, check_whole, convert_rows, weight
+from interp.sae.architectures.sae import CHUNK, SAE, convert_rows, weight
 from interp.sae.architectures.topk import TopK
-from interp.sae.data.normalisation import Normalisation
 from interp.sae.numerics.median import geometric_median
 from interp.sae.numerics.sparse import Code, largest_per_latent, times_rows
 
@@ -74,8 +74,8 @@ class ShardedTopK(SAE):
             )
         self.k, self.k_aux = k, check_kept(k, k_aux, d_in, d_sae)
         self.aux_coefficient = weight("aux_coefficient", aux_coefficient)
-        self.own = range(self.rank * d_sae // self.world, (self.rank + 1) * d_sae // self.world)
-        rows = random_rows(d_sae, d_in, seed, self.own)
+        self.own = LatentShare(d_sae, rank=self.rank, world=self.world)
+        rows = random_rows(d_sae, d_in, seed, self.own.ranges[0])
         self.W_dec = nn.Parameter(rows)
         self.W_enc = nn.Parameter(rows.clone().T)
         self.b_enc = nn.Parameter(torch.zeros(len(rows)))
@@ -87,18 +87,15 @@ class ShardedTopK(SAE):
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """All latents, dense, in every process."""
         flat = x.reshape(-1, self.d_in)
-        if (size := len(flat) * self.d_sae * flat.element_size()) > DENSE:
-            raise InvalidArgument(
-                f"the latents of {len(flat)} rows, dense, would be {size / 1e9:.1f} GB: take encode_sparse, which "
-                f"gives the {self.k} of each row, or give fewer rows"
-            )
+        check_dense(self, len(flat))
         values, indices = self.encode_sparse(flat)
         dense = torch.zeros(len(flat), self.d_sae, device=flat.device, dtype=values.dtype)
         return dense.scatter(1, indices, values).view(*x.shape[:-1], self.d_sae)
 
     def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n d_model"]:
         """The reconstruction: the sum over processes of what each one's latents decode to, and b_dec."""
-        return exchange_sum(f[..., self.own.start : self.own.stop] @ self.W_dec) + self.b_dec
+        (own,) = self.own.ranges
+        return exchange_sum(f[..., own.start : own.stop] @ self.W_dec) + self.b_dec
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
@@ -134,12 +131,8 @@ class ShardedTopK(SAE):
             setattr(whole, name, getattr(self, name))
         return whole
 
-    def _absorb(self, normalisation: Normalisation) -> None:  # noqa: ARG002
-        """Refuse: a normalisation is folded into the weights of `whole()`, not into a share of them."""
-        check_whole(self, "a normalisation of its weights")
-
-    def _join(self, own: Float[Tensor, "_ ..."]) -> Float[Tensor, "_ ..."]:
-        return torch.cat(exchange_all(own))
+    def _each(self, x: Float[Tensor, "..."]) -> list[Float[Tensor, "..."]]:
+        return exchange_all(x)
 
     def _add_up(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return exchange_sum(x)
@@ -158,7 +151,7 @@ class ShardedTopK(SAE):
     def _send(self, pre: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
         """Begin what `_select` does; what this returns waits for it."""
         values, indices = pre.topk(self.k, sorted=False)
-        return _begin_merge(values, indices + self.own.start, self.k)
+        return _begin_merge(values, self.own.number(indices), self.k)
 
     def _pass(self, centred: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latents before selection, the codes, and the error of all rows; what is exchanged is waited for late.
@@ -183,18 +176,18 @@ class ShardedTopK(SAE):
         Gathering needs equal shapes, so a process with fewer dead latents fills up with values of -inf.
         """
         count = min(self.k_aux, len(latents))
-        mine = latents[(latents >= self.own.start) & (latents < self.own.stop)]
-        own = pre[:, mine - self.own.start]
+        local, held = self.own.locate(latents)
+        mine, own = latents[held], pre[:, local[held]]
         kept = own.topk(min(count, len(mine)), sorted=False)
         values = pre.new_full((len(pre), count), -torch.inf)
-        indices = torch.full((len(pre), count), self.own.start, device=pre.device)
+        indices = torch.full((len(pre), count), self.own.ranges[0].start, device=pre.device)
         values[:, : kept.values.shape[1]], indices[:, : kept.values.shape[1]] = kept.values, mine[kept.indices]
         return _merge(values, indices, count)
 
     def _mine(self, values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The part of a code that this process decodes; the value is 0 where the latent is another's."""
-        own = (indices >= self.own.start) & (indices < self.own.stop)
-        return values * own, torch.where(own, indices - self.own.start, 0)
+        local, mine = self.own.locate(indices)
+        return values * mine, local
 
     def _decode(self, values: Tensor, indices: Tensor) -> Tensor:
         return exchange_sum(times_rows(values, indices, self.W_dec))
@@ -263,6 +256,24 @@ class _Stage:
         """Wait for the code, decode this process's part of it, and begin to add up those of all."""
         self.code = self._receive()
         self.summed = _begin_sum(times_rows(*sae._mine(*self.code), sae.W_dec))
+
+
+def check_dense(sae: SAE, rows: int) -> None:
+    """Check that the dense latents of some rows are not more than a process should hold.
+
+    Raises:
+        InvalidArgument: they are.
+
+    Examples:
+        ```python
+        check_dense(sae, len(x))
+        ```
+    """
+    if (size := rows * sae.d_sae * sae.W_dec.element_size()) > DENSE:
+        raise InvalidArgument(
+            f"the latents of {rows} rows, dense, would be {size / 1e9:.1f} GB: take encode_sparse, which gives those "
+            "that are on, or give fewer rows"
+        )
 
 
 def exchange_all(x: Float[Tensor, "..."]) -> list[Float[Tensor, "..."]]:

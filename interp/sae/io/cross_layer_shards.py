@@ -11,7 +11,6 @@ from torch import Tensor
 from hooks.disk import check_record
 from hooks.json_file import Kind, read_json
 from hooks.tensor_file import save_tensors
-from interp.sae.architectures.sharded import exchange_all
 from interp.sae.architectures.sharded_cross_layer import ShardedCrossLayerTranscoder
 from interp.sae.io.shards import CURE, INDEX, ShardFile, Shards, restore_origin, sorted_parts, write_index
 
@@ -44,7 +43,7 @@ def save_cross_layer_shards(clt: ShardedCrossLayerTranscoder, folder: str | Path
     with torch.no_grad():
         own = {key: tensor.contiguous() for key, tensor, _ in _shares(clt)}
         same = {key: tensor for key in _SAME if (tensor := getattr(clt, key)) is not None}
-        peaks = clt.max_activation.view(clt.n_layers, clt.world, -1)[:, clt.rank].contiguous()
+        peaks = clt.own.part(clt.max_activation).view(clt.n_layers, -1)
     save_tensors(folder / name, own | same | {"max_activation": peaks})
     first = clt.rank * clt.per_layer
     write_index(KIND, clt, folder / name, first, first + clt.per_layer)
@@ -76,7 +75,7 @@ def load_cross_layer_shards(folder: str | Path, *, device: torch.device | None =
     with torch.no_grad():
         for name, part in parts:
             _read_part(clt, peaks, folder / name, part)
-    clt.max_activation.copy_(torch.stack(exchange_all(peaks), dim=1).flatten())
+    clt.max_activation.copy_(clt._join(peaks.flatten()))
     restore_origin(clt, about)
     return clt.to(device)
 

@@ -179,9 +179,11 @@ def _split_normalisation(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
 def _scale(weights: dict[str, Tensor], config: dict[str, Any], factor: float) -> None:
     """Turn weights that read c x into ones that read x: c W_enc, W_dec / c, b_dec / c.
 
-    A threshold in units of x is divided by c too.
+    A threshold in units of x is divided by c too. A decoder that is the encoder of matching pursuit stays: there the
+    latents are divided by c.
     """
-    for name, by in (("W_enc", factor), ("W_dec", 1 / factor), ("b_dec", 1 / factor)):
+    tied = config.get("architecture") == "matching_pursuit"
+    for name, by in (("W_enc", factor), ("W_dec", 1.0 if tied else 1 / factor), ("b_dec", 1 / factor)):
         if name in weights:
             weights[name] *= by
     if "topk_threshold" in weights and config.get("rescale_acts_by_decoder_norm", False):

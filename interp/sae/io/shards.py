@@ -64,12 +64,13 @@ def save_shards(sae: ShardedTopK, folder: str | Path) -> Path:
     sae.raw()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"latents-{sae.own.start:09}-{sae.own.stop:09}.safetensors"
+    (held,) = sae.own.ranges
+    name = f"latents-{held.start:09}-{held.stop:09}.safetensors"
     own = {"W_dec": sae.W_dec, "W_enc": sae.W_enc.T, "b_enc": sae.b_enc}
     same = {"b_dec": sae.b_dec, "variance": sae.get_buffer("variance")}
-    peaks = sae.max_activation[sae.own.start : sae.own.stop]
+    peaks = sae.own.part(sae.max_activation)
     save_tensors(folder / name, own | same | {"max_activation": peaks})
-    write_index(KIND, sae, folder / name, sae.own.start, sae.own.stop)
+    write_index(KIND, sae, folder / name, held.start, held.stop)
     return folder
 
 
@@ -98,8 +99,7 @@ def load_shards(folder: str | Path, *, device: torch.device | None = None) -> Sh
         for name, part in parts:
             _read_part(sae, folder / name, part)
     restore_origin(sae, about)
-    peaks = sae.max_activation[sae.own.start : sae.own.stop].clone()
-    sae.max_activation.copy_(sae._join(peaks))
+    sae.max_activation.copy_(sae._join(sae.own.part(sae.max_activation)))
     return sae.to(device)
 
 
@@ -143,7 +143,8 @@ def restore_origin(sae: SAE, about: dict[str, Any]) -> None:
 
 def _read_part(sae: ShardedTopK, path: Path, part: ShardFile) -> None:
     """The rows of a file that are this process's, into their places."""
-    first, end = max(part["first"], sae.own.start), min(part["end"], sae.own.stop)
+    (held,) = sae.own.ranges
+    first, end = max(part["first"], held.start), min(part["end"], held.stop)
     if first >= end:
         return
     check_record(path, part["file"], CURE)
@@ -151,11 +152,11 @@ def _read_part(sae: ShardedTopK, path: Path, part: ShardFile) -> None:
         "W_dec": sae.W_dec,
         "W_enc": sae.W_enc.T,
         "b_enc": sae.b_enc,
-        "max_activation": sae.max_activation[sae.own.start : sae.own.stop],
+        "max_activation": sae.max_activation[held.start : held.stop],
     }
     with safe_open(path, "pt") as file:
         for name in _BY_LATENT:
             rows: Tensor = file.get_slice(name)[first - part["first"] : end - part["first"]]
-            to[name][first - sae.own.start : end - sae.own.start] = rows.to(to[name])
+            to[name][first - held.start : end - held.start] = rows.to(to[name])
         sae.b_dec.copy_(file.get_tensor("b_dec"))
         sae.get_buffer("variance").copy_(file.get_tensor("variance"))

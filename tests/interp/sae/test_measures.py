@@ -27,6 +27,7 @@ from interp.sae import (
     nearest_rows,
     normalise_source,
     reconstruction,
+    rms_scaling,
     stability,
     tensor_source,
     whitening,
@@ -162,6 +163,19 @@ def test_normalisations_of_rows_of_unequal_length_are_those_by_hand() -> None:
     assert torch.allclose(centred.matrix, (2 / 5) ** 0.5 * torch.eye(2).double())
 
 
+def test_each_normalisation_gives_every_site_rows_of_the_length_it_says() -> None:
+    """Of width 9: a mean length of 3, or a mean square of 9; centred or not."""
+    x = some_rows(400, 18).view(400, 2, 9).double() * torch.tensor([[0.2], [7.0]]) + 1
+    found = {make: make([x[:250], x[250:]])(x) for make in (expected_norm, rms_scaling, mean_centring, whitening)}
+    assert found[expected_norm].norm(dim=-1).mean(0).tolist() == pytest.approx([3, 3])
+    for make in (rms_scaling, mean_centring):
+        assert found[make].pow(2).sum(-1).mean(0).tolist() == pytest.approx([9, 9])
+    assert float(found[mean_centring].mean(0).abs().max()) < 1e-9 < 0.05 < float(found[rms_scaling].mean(0).abs().min())
+    assert found[whitening].pow(2).sum(-1).mean(0).tolist() == pytest.approx([9, 9], rel=0.01)
+    for make, z in found.items():
+        torch.testing.assert_close(make([x]).back(z), x, rtol=1e-9, atol=1e-9)
+
+
 def test_the_unit_of_activations_does_not_matter_to_whitening() -> None:
     x = some_rows(500, 4) * torch.tensor([0.1, 1.0, 2.0, 3.0])
     n, tenfold = (whitening([rows], epsilon=0.5) for rows in (x, 10 * x))
@@ -199,6 +213,20 @@ def test_a_concept_with_a_latent_of_its_own_is_recovered_and_others_are_not() ->
     assert found.latents["b"] in (1, 2) and found.f1["b"] == pytest.approx(2 / 3, abs=0.08)
     assert found.f1["c"] < 0.5
     assert found.share() == pytest.approx(1 / 3)
+
+
+def test_a_concept_counts_from_ten_tokens_in_both_halves_on() -> None:
+    """ "a" has 10 in each, "b" 9 in one, "c" all of its own in one."""
+    sae, data = planted_concepts()
+    chosen, concepts = data.choose_half(0), [""] * 1200
+    ours, theirs = chosen.nonzero().flatten().tolist(), (~chosen).nonzero().flatten().tolist()
+    for concept, first, second, here, there in (("a", 0, 0, 10, 10), ("b", 10, 10, 30, 9), ("c", 40, 0, 60, 0)):
+        for row in ours[first : first + here] + theirs[second : second + there]:
+            concepts[row] = concept
+    found = concept_recovery(sae, LabelledTokens(data.x, tuple(concepts), data.text))
+    assert set(found.latents) == set(found.f1) == {"a"}
+    nine = concept_recovery(sae, LabelledTokens(data.x, tuple(concepts), data.text), min_tokens=9)
+    assert set(nine.latents) == {"a", "b"}
 
 
 def test_a_concept_split_in_two_needs_two_latents() -> None:
@@ -274,18 +302,19 @@ def test_absorption_counts_rows_whose_concept_another_latent_holds() -> None:
         absorption(sae, x, ~torch.ones(10, dtype=torch.bool), [0], u)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize(
     ("row", "absorbed"),
     [((0.41, 1.0), True), ((0.39, 1.0), False), ((0.5, 19.5), True), ((0.5, 20.5), False), ((-0.5, 1.0), False)],
 )
 def test_a_latent_absorbs_from_four_tenths_of_the_concept_and_a_cosine_of_a_fortieth_on(
-    row: tuple[float, float], absorbed: bool
+    row: tuple[float, float], absorbed: bool, scale: float
 ) -> None:
     sae, u = Standard(2, 2), torch.tensor([1.0, 0.0])
     with torch.no_grad():
         sae.W_enc.copy_(torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
         sae.W_dec.copy_(torch.tensor([[1.0, 0.0], row]))
-    assert absorption(sae, torch.tensor([[1.0, 1.0]]), torch.tensor([True]), [0], 3 * u).rate == float(absorbed)
+    assert absorption(sae, torch.full((1, 2), scale), torch.tensor([True]), [0], 3 * u).rate == float(absorbed)
 
 
 def test_what_another_latent_holds_is_compared_with_what_is_along_the_concept_beyond_the_bias() -> None:

@@ -26,7 +26,7 @@ from interp.sae import (
     save,
 )
 from interp.sae.architectures.sparse_coder import SparseCoder
-from interp.sae.io.saelens import saelens_architecture
+from interp.sae.io.saelens import from_saelens, saelens_architecture
 
 saes: Any = None
 inputs: Any = None
@@ -398,6 +398,39 @@ def test_a_training_checkpoint_of_saelens_is_read_as_what_it_infers_with(
     assert type(ours).__name__ == kind
     assert ours.encode(rows()).allclose(inferring.encode(rows()), atol=1e-5)
     assert ours(rows()).allclose(inferring(rows()), atol=1e-5)
+
+
+SCALED = {
+    "TopK": [{"k": 3, "rescale_acts_by_decoder_norm": rescaled} for rescaled in (True, False)],
+    "BatchTopK": [{"k": 3.0, "rescale_acts_by_decoder_norm": rescaled} for rescaled in (True, False)],
+    "MatchingPursuit": [{"residual_threshold": 0.5, "decoder_init_norm": 1.0}],
+}
+
+
+@pytest.mark.parametrize(("kind", "options"), [(kind, options) for kind, each in SCALED.items() for options in each])
+def test_a_checkpoint_of_scaled_activations_is_read_as_the_same_function_of_activations_as_they_are(
+    kind: str, options: dict[str, Any]
+) -> None:
+    """x_hat(x) = bare(c x) / c, which is what SAELens's own fold gives; latents in units of x are divided by c too."""
+    factor = 1.7
+    config, training = (getattr(saes, f"{kind}Training{name}") for name in ("SAEConfig", "SAE"))
+    theirs = randomised(training(config(d_in=D, d_sae=LATENTS, **options)))
+    with torch.no_grad():
+        theirs.W_dec.div_(theirs.W_dec.norm(dim=1, keepdim=True) if kind == "MatchingPursuit" else 1)
+    if kind == "BatchTopK":
+        theirs.topk_threshold.fill_(0.4)
+    about = theirs.cfg.to_dict()
+    weights = {name: tensor.detach().clone() for name, tensor in theirs.state_dict().items()}
+    bare = from_saelens(about, weights, "bare")
+    scaled = from_saelens(about, weights | {"scaler.factor": torch.tensor(factor)}, "scaled")
+    unit = 1 if options.get("rescale_acts_by_decoder_norm") is False else factor
+    f, x_hat = bare.encode(factor * rows()) / unit, bare(factor * rows()) / factor
+    assert bool((f > 0).any()) and bool((f == 0).any())
+    torch.testing.assert_close(scaled.encode(rows()), f, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scaled(rows()), x_hat, rtol=1e-4, atol=1e-5)
+    if kind != "BatchTopK":  # whose training encoder ranks a batch, and does not use the threshold
+        theirs.fold_activation_norm_scaling_factor(factor)
+        torch.testing.assert_close(theirs(rows()), x_hat, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

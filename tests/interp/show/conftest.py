@@ -41,7 +41,7 @@ def found() -> SearchResult:
     return SearchResult(
         concept="the <bridge>",
         unit="token",
-        site=resid_post[4],
+        sites=(resid_post[4],),
         latents=(score("latent 7", 7, 0.95), score("latent 9", 9, 0.6)),
         baselines=(score("difference of means", None, 0.93),),
         p_value=0.005,

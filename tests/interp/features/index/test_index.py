@@ -17,6 +17,7 @@ from interp.features.index.statistics import BINS, RunningStatistics
 from interp.features.index.tables import _partner_slack, _partners
 from interp.features.index.top_examples import TopExamples
 from interp.sae import TopK, load, save
+from interp.sae.architectures.latent_share import LatentShare
 
 G = torch.Generator().manual_seed(0)
 TEXTS = ["".join("abcdefghijklmnop ."[i] for i in torch.randint(18, (n,), generator=G).tolist()) for n in range(3, 43)]
@@ -162,7 +163,7 @@ def test_any_text_and_any_number_an_autoencoder_computes_with_makes_another_inde
 
 def test_a_jaccard_index_is_too_small_by_no_more_than_its_slack(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
     shape, g = IndexSize(d_sae=100, d_vocab=3, top=1, sampled=1, context=0), torch.Generator().manual_seed(0)
-    gathered = Accumulator(tmp_path, shape, range(shape.d_sae))
+    gathered = Accumulator(tmp_path, shape, LatentShare(shape.d_sae))
     on = torch.rand(1000, 100, generator=g) < torch.linspace(0.3, 0.02, 100)
     on[:, 0] = True  # fires with every other one, of which 64 are kept
     n = EVERY * len(on)
@@ -259,6 +260,16 @@ def test_the_numbers_are_those_of_splitmix64() -> None:
     assert hash_to_unit(torch.arange(3)).tolist() == [(one >> 11) / 2**53 for one in published]
 
 
+def test_a_dictionary_in_double_precision_is_indexed_as_in_single(
+    letters: TopK, gpt2: Model, made: FeatureIndex, tmp_path: Path
+) -> None:
+    found = index(letters.double(), gpt2, TEXTS, tmp_path / "double", top=5, sampled=6, context=3, batch_size=7)
+    for latent in (0, 3):
+        mine, single = found.record(latent).evidence, made.record(latent).evidence
+        assert mine.firing_rate == single.firing_rate and mine.mean == pytest.approx(single.mean, rel=1e-5)
+        assert [one.tokens for one in mine.examples] == [one.tokens for one in single.examples]
+
+
 def test_the_index_needs_an_autoencoder_of_the_model_and_some_text(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="top, sampled and batch_size must be at least 1"):
         index_of(letters, gpt2, TEXTS, tmp_path, top=0)
@@ -289,7 +300,10 @@ def test_partners_are_counted_on_the_same_tokens_however_the_texts_are_cut(tmp_p
     draw = torch.Generator().manual_seed(4)
     indices = torch.rand(40, 8, generator=draw).argsort(1)[:, :3]
     ids, text, values = torch.arange(40), torch.arange(40) // 5, torch.rand(40, 3, generator=draw) + 0.1
-    whole, parts = Accumulator(tmp_path, shape, range(shape.d_sae)), Accumulator(tmp_path, shape, range(shape.d_sae))
+    whole, parts = (
+        Accumulator(tmp_path, shape, LatentShare(shape.d_sae)),
+        Accumulator(tmp_path, shape, LatentShare(shape.d_sae)),
+    )
     whole.add(ids, text, values, indices, 8)
     for a in range(0, 40, 5):
         part = slice(a, a + 5)
@@ -315,36 +329,36 @@ def test_what_is_gathered_of_some_latents_is_what_is_gathered_of_all_for_them(tm
     cut = int((text == text[200]).nonzero()[0])
     halves = ((slice(0, cut), 0), (slice(cut, 400), int(text[cut])))
     (tmp_path / "whole").mkdir()
-    whole = Accumulator(tmp_path / "whole", shape, range(24))
+    whole = Accumulator(tmp_path / "whole", shape, LatentShare(24))
     for part, first in halves:
         texts = int(text[part][-1]) - first + 1
         whole.add(ids[part], text[part] - first, values[part], indices[part], texts)
     assert whole.texts == int(text[-1]) + 1 and whole.tally.tokens == 400
-    for own in (range(10), range(10, 24)):
-        (tmp_path / str(own.start)).mkdir()
-        some = Accumulator(tmp_path / str(own.start), shape, own)
+    for number, own in enumerate((LatentShare(24, 1, 0, 2), LatentShare(24, 1, 1, 2), LatentShare(24, 3, 1, 4))):
+        (tmp_path / str(number)).mkdir()
+        some = Accumulator(tmp_path / str(number), shape, own)
         for part, first in halves:
             some.add(ids[part], text[part] - first, values[part], indices[part], int(text[part][-1]) - first + 1)
             state = {name: value.clone() for name, value in some.state().items()}
-            some = Accumulator(tmp_path / str(own.start), shape, own)
+            some = Accumulator(tmp_path / str(number), shape, own)
             some.restore(state)
         assert some.texts == whole.texts and torch.equal(some.paired, whole.paired)
         for name in ("fired", "total", "squares", "largest", "top", "counts", "positions"):
-            assert torch.equal(getattr(some.tally, name), getattr(whole.tally, name)[own.start : own.stop])
-        for i in own:
+            assert torch.equal(getattr(some.tally, name), own.part(getattr(whole.tally, name)))
+        for j, i in enumerate(i for run in own.ranges for i in run):
             for mine, all_of in ((some.tokens, whole.tokens), (some.partners, whole.partners)):
-                assert all(map(torch.equal, mine.of(i - own.start), all_of.of(i)))
+                assert all(map(torch.equal, mine.of(j), all_of.of(i)))
             for mine, all_of in ((some.top, whole.top), (some.sampled, whole.sampled)):
-                slots, others = mine.text[i - own.start].argsort(), all_of.text[i].argsort()
-                assert torch.equal(mine.text[i - own.start][slots], all_of.text[i][others])
-                assert (mine.ids[i - own.start][slots] == all_of.ids[i][others]).all()
-                assert (mine.acts[i - own.start][slots] == all_of.acts[i][others]).all()
+                slots, others = mine.text[j].argsort(), all_of.text[i].argsort()
+                assert torch.equal(mine.text[j][slots], all_of.text[i][others])
+                assert (mine.ids[j][slots] == all_of.ids[i][others]).all()
+                assert (mine.acts[j][slots] == all_of.acts[i][others]).all()
 
 
 def test_what_is_gathered_is_what_loops_over_the_tokens_give(tmp_path: Path) -> None:
     ids, text, values, indices = random_codes(seed=3)
     shape = IndexSize(d_sae=24, d_vocab=90, top=3, sampled=4, context=2)
-    gathered = Accumulator(tmp_path, shape, range(24))
+    gathered = Accumulator(tmp_path, shape, LatentShare(24))
     gathered.add(ids, text, values, indices, int(text[-1]) + 1)
     f = torch.zeros(400, 24).scatter(1, indices, values)
     first = [int((text == number).nonzero()[0]) for number in text.tolist()]
@@ -430,7 +444,7 @@ def test_a_latents_row_says_its_rates_per_token_and_per_firing(tmp_path: Path, l
     from interp.features.index.tables import _latents
 
     shape, g = IndexSize(d_sae=18, d_vocab=257, top=1, sampled=1, context=0), torch.Generator().manual_seed(0)
-    gathered = Accumulator(tmp_path, shape, range(18))
+    gathered = Accumulator(tmp_path, shape, LatentShare(18))
     ids = torch.randint(200, (600,), generator=g)
     value = torch.rand(600, 1, generator=g) + 0.1
     gathered.add(ids, torch.zeros(600).long(), value, torch.full((600, 1), 5), 1)
@@ -463,7 +477,7 @@ def test_a_partners_slack_is_how_much_larger_its_jaccard_index_may_be_and_one_at
         of=lambda _: (torch.tensor([2]), torch.tensor([1.0]).double()), slack=torch.tensor([0.0, slack]).double()
     )
     paired = torch.tensor([9, 9, 4, 9, 9, 6]) if slack < 3 else torch.tensor([9, 9, 1, 9, 9, 1])
-    gathered = SimpleNamespace(own=range(4, 9), partners=partners, paired=paired)
+    gathered = SimpleNamespace(own=LatentShare(16, 1, 1, 4), partners=partners, paired=paired)
     assert _partner_slack(gathered, 5) == pytest.approx(expected)  # pyright: ignore[reportArgumentType]
 
 
@@ -473,9 +487,9 @@ def test_the_rows_of_some_latents_are_those_of_a_summary_of_all(letters: TopK, g
     ids, text, values, indices = random_codes(d_sae=18)
     shape = IndexSize(d_sae=18, d_vocab=257, top=3, sampled=2, context=2)
     made = []
-    for own in (range(18), range(11, 18)):
-        (tmp_path / str(own.start)).mkdir()
-        gathered = Accumulator(tmp_path / str(own.start), shape, own)
+    for own in (LatentShare(18), LatentShare(18, 1, 1, 2)):
+        (tmp_path / str(own.rank)).mkdir()
+        gathered = Accumulator(tmp_path / str(own.rank), shape, own)
         gathered.add(ids, text, values, indices, int(text[-1]) + 1)
         made.append([[*rows(range(12, 16), gathered, letters, gpt2, str)] for rows in (_latents, _partners, _examples)])
     assert made[0] == made[1] and all(len(rows) >= 4 for rows in made[0])

@@ -48,7 +48,7 @@ def set_weights(sae: TopK | ShardedTopK, model: Model) -> None:
     g = torch.Generator().manual_seed(3)
     b_enc, peaks = 0.1 * torch.randn(LATENTS, generator=g), torch.rand(LATENTS, generator=g)
     with torch.no_grad():
-        sae.b_enc.copy_(b_enc[sae.own.start : sae.own.stop])
+        sae.b_enc.copy_(sae.own.part(b_enc))
         sae.b_dec.copy_(torch.randn(D, generator=g))
         sae.max_activation.copy_(peaks)
     sae.site, sae.fingerprint, sae.model_name = resid_post[1], model.fingerprint, model.name
@@ -72,8 +72,8 @@ def test_a_shared_dictionary_begins_as_the_whole_one_at_any_number_of_processes(
 
     def work() -> None:
         sae = ShardedTopK(D, LATENTS, k=4, seed=5)
-        assert torch.equal(sae.W_dec, whole.W_dec[sae.own.start : sae.own.stop])
-        assert torch.equal(sae.W_enc, whole.W_enc[:, sae.own.start : sae.own.stop])
+        assert torch.equal(sae.W_dec, sae.own.part(whole.W_dec))
+        assert torch.equal(sae.W_enc.T, sae.own.part(whole.W_enc.T))
         assert sae.k_aux == whole.k_aux
         rows = decoder_rows(sae, [47, 0, 13])
         assert torch.equal(rows, whole.W_dec[[47, 0, 13]])
@@ -101,7 +101,8 @@ def test_shards_are_written_without_gathering_and_read_by_another_number_of_proc
 
     def read() -> None:
         sae = load_shards(tmp_path / "kept")
-        part = slice(sae.own.start, sae.own.stop)
+        (held,) = sae.own.ranges
+        part = slice(held.start, held.stop)
         assert torch.equal(sae.W_dec, whole.W_dec[part]) and torch.equal(sae.W_enc, whole.W_enc[:, part])
         assert torch.equal(sae.b_enc, whole.b_enc[part]) and torch.equal(sae.b_dec, whole.b_dec)
         assert torch.equal(sae.max_activation, whole.max_activation)
@@ -109,6 +110,8 @@ def test_shards_are_written_without_gathering_and_read_by_another_number_of_proc
 
     in_processes(read, world=4)
     in_processes(read, world=3)
+    in_processes(lambda: save_shards(load_shards(tmp_path / "kept"), tmp_path / "alone"), world=1)
+    in_processes(lambda: torch.testing.assert_close(load_shards(tmp_path / "alone").W_dec, whole.W_dec), world=1)
     damaged = next(iter(sorted((tmp_path / "kept").glob("latents-*"))))
     data = bytearray(damaged.read_bytes())
     data[-5] ^= 1
@@ -243,7 +246,8 @@ def test_the_gradients_of_all_processes_are_those_that_autograd_has_of_the_whole
         shared = sae.objective()
         shared.initialise(x)
         assert float(sae.get_buffer("variance")) == pytest.approx(float(whole.get_buffer("variance")), rel=1e-5)
-        mine, own = shared.gradients(x, dead), slice(sae.own.start, sae.own.stop)
+        mine, (held,) = shared.gradients(x, dead), sae.own.ranges
+        own = slice(held.start, held.stop)
         parts = {"W_dec": grads["W_dec"][own], "W_enc": grads["W_enc"][:, own], "b_enc": grads["b_enc"][own]}
         for name, expected in (parts | {"b_dec": grads["b_dec"]}).items():
             torch.testing.assert_close(getattr(sae, name).grad, expected, rtol=1e-4, atol=1e-6, msg=name)

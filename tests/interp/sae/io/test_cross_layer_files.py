@@ -57,6 +57,13 @@ def test_gemma_scopes_last_layer_is_kept_and_its_linear_path_is_not_transposed(t
     assert torch.allclose(again(x()), clt(x()), atol=1e-6)
 
 
+def test_a_single_layer_is_a_cross_layer_transcoder_too(tmp_path):
+    clt = CrossLayerTranscoder(D, F, 1, initial_threshold=0.3)
+    again = load_cross_layer(save_cross_layer(clt, tmp_path / "clt"))
+    assert again.n_layers == 1
+    assert torch.equal(again.encode(x()[:, :1]), clt.encode(x()[:, :1]))
+
+
 def test_a_transcoder_of_one_layer_has_its_linear_path_transposed(tmp_path):
     skip = torch.randn(D, D, generator=torch.Generator().manual_seed(3))
     weights = {"W_enc": torch.zeros(F, D), "W_dec": torch.zeros(F, D), "b_enc": torch.zeros(F), "b_dec": torch.zeros(D)}
