@@ -125,7 +125,7 @@ def clock(runs: Path, run: Path) -> dict[str, Any]:
     seed = int(run.name.rpartition("-s")[2])
     metric = {"": lambda model: measure_clock_world(model, seed=seed)}
     seen = track(checkpoints(run), metric, file=runs / "tracks" / f"{run.name}.json")
-    verdict = judge(seen, "unseen: right", "unseen: log p", chance=1 / HOURS)
+    verdict = judge(seen, "unseen both ways: right", "unseen both ways: log p", chance=1 / HOURS)
     print(run.name, verdict)
     waves = {}
     for step in (0, 419, max(seen.steps)):  # untrained, all sums known by heart, the last

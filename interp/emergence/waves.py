@@ -135,11 +135,12 @@ def _losses(x: Tensor, kept: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tens
 def measure_clock_world(model: Model, *, seed: Natural = 0, count: Count = 5) -> dict[str, Estimate]:
     """Measure a model of the world `clock`: sums that it was trained on, sums it never saw, and how much is waves.
 
-    Restricted: log p of all sums with the waves of a few frequencies alone; excluded: log p of seen sums without them.
-    A model that has learnt sums by heart loses nothing without the waves, and knows nothing by them. The share of waves
-    is that of the logits' squared size at any frequency, 1 / n by chance: 1 where the sum alone decides. The Gini
-    coefficient of the numbers' embeddings is that of their power over frequencies: near 0 where all have as much, as in
-    an untrained model, and near 1 where a few have all.
+    Unseen both ways are a + b where b + a was not seen, either: a model that knows sums by heart, and that their order
+    does not matter, has the other ones right. Restricted: log p of all sums with the waves of a few frequencies alone;
+    excluded: log p of seen sums without them. A model that has learnt sums by heart loses nothing without the waves,
+    and knows nothing by them. The share of waves is that of the logits' squared size at any frequency, 1 / n by chance:
+    1 where the sum alone decides. The Gini coefficient of the numbers' embeddings is that of their power over
+    frequencies: near 0 where all have as much, as in an untrained model, and near 1 where a few have all.
 
     Args:
         model: of that world.
@@ -178,7 +179,9 @@ def _score_sums(x: Float[Tensor, "n _"], seen: Bool[Tensor, "n"], count: int) ->
     log_p, right = x.log_softmax(-1), _add(x.shape[1]) % x.shape[1]
     own = log_p.gather(1, right[:, None])[:, 0]
     found: dict[str, Estimate] = {}
-    for name, rows in (("seen", seen), ("unseen", ~seen)):
+    n = x.shape[1]
+    mirrored = seen.view(n, n).T.flatten()
+    for name, rows in (("seen", seen), ("unseen", ~seen), ("unseen both ways", ~seen & ~mirrored)):
         found[f"{name}: right"] = share((log_p.argmax(-1) == right)[rows])
         found[f"{name}: log p"] = mean_with_interval(own[rows])
     _, restricted, excluded = _losses(x, _split(x - x.mean(1, keepdim=True), count), seen)

@@ -213,6 +213,9 @@ def test_a_clock_that_adds_is_all_waves_and_one_that_learnt_by_heart_is_none() -
     assert adding["without the waves: log p"].value == pytest.approx(-log(53), abs=1e-4)
     assert learnt["unseen: right"].value < 0.05 and learnt["without the waves: log p"].value > -0.1
     assert learnt["waves alone: log p"].value < -3
+    both = heart + heart.transpose(0, 1) * ~known.view(53, 53, 1)
+    swaps = _score_sums(both.reshape(-1, 53), known, 5)
+    assert swaps["unseen both ways: right"].value < 0.05 < 0.3 < swaps["unseen: right"].value < 0.5
 
 
 def test_embeddings_on_few_circles_have_a_gini_near_one_and_random_ones_near_zero() -> None:
