@@ -98,6 +98,6 @@ def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str]
     prompts, answers = [row[0] for row in rows], [row[1] for row in rows]
 
     def metric(model: Model) -> dict[str, Estimate]:
-        return measure_answers(model, prompts, answers).estimates()
+        return measure_answers(model, prompts, answers, progress=False).estimates()
 
     return metric, ("exact match", "log p of a token"), 0.0

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, capture
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.site import pattern
 from hooks.summary import summarise
 from interp.common.completion import tokenise_completions
@@ -64,7 +64,7 @@ def _ratio(rows: list[Float[Tensor, "n _"]]) -> float:
 
 @torch.no_grad()
 def measure_answers(
-    model: Model, prompts: Sequence[str], answers: Sequence[str], *, batch_size: Count = 64, progress: bool = False
+    model: Model, prompts: Sequence[str], answers: Sequence[str], *, batch_size: Count = 64, progress: bool = True
 ) -> AnswerScores:
     """Measure how well whole answers are predicted, by metrics with and without a threshold, from the same passes.
 
@@ -91,7 +91,7 @@ def measure_answers(
     if not prompts:
         raise InvalidArgument("no questions were given: give at least one prompt with its answer")
     parts = []
-    for i in tqdm(range(0, len(prompts), batch_size), desc="questions", disable=not progress):
+    for i in progress_bar(range(0, len(prompts), batch_size), desc="questions", progress=progress):
         asked = tokenise_completions(model, prompts[i : i + batch_size], answers[i : i + batch_size])
         log_p = model.run(asked.tokens)[:, :-1].float().log_softmax(-1)
         ids, target = asked.tokens.ids[:, 1:], asked.target[:, 1:].double()
