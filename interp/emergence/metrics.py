@@ -116,7 +116,7 @@ def measure_sampled_match(
     draws: Count = 1,
     seed: Natural = 0,
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Estimate:
     """Measure how often a sample at temperature 1 is exactly the answer, token by token, by drawing samples.
 
@@ -149,7 +149,7 @@ def measure_sampled_match(
     order = sorted(range(len(prompts)), key=lambda i: len(wanted[i]))
     each = [i for i in order for _ in range(draws)]
     hits: list[bool] = []
-    for start in tqdm(range(0, len(each), batch_size), desc="samples", disable=not progress):
+    for start in progress_bar(range(0, len(each), batch_size), desc="samples", progress=progress):
         part, made = each[start : start + batch_size], list[list[int]]()
 
         def keep(ids: list[list[int]], made: list[list[int]] = made) -> None:

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Intervention, Model, capture, intervene
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import apply
 from hooks.position import everywhere, special
+from hooks.progress import progress_bar
 from hooks.site import Site, expert_choice, expert_out, expert_weights, mlp_out, router_logits
 from hooks.summary import summarise
 from interp.common.statistics import Estimate, mean_with_interval
@@ -210,7 +210,7 @@ def measure_ablation_matrix(
     *,
     permutations: Count = 999,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> AblationMatrix:
     """Measure what leaving out each expert of a layer costs the texts of each label, in nats per token.
 
@@ -243,7 +243,7 @@ def measure_ablation_matrix(
     more = torch.stack(
         [
             _losses(model, texts, ablate_experts(layer, [e])) - plain
-            for e in tqdm(range(E), desc="experts left out", disable=not progress)
+            for e in progress_bar(range(E), desc="experts left out", progress=progress)
         ]
     )
     others = [_nearest_load(load, e) for e in range(E)]
