@@ -86,7 +86,7 @@ def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str]
     if questions is None and world == "induction":
         return measure_induction_world, ("in context: right", "in context: log p"), 1 / LABELS
     if questions is None and world == "clock":
-        return measure_clock_world, ("unseen: right", "unseen: log p"), 1 / HOURS
+        return measure_clock_world, ("unseen both ways: right", "unseen both ways: log p"), 1 / HOURS
     if questions is None and world != "ladder":
         raise InvalidArgument(f"--world {world}: take 'ladder', 'induction' or 'clock', or give --questions")
     if questions is None:
