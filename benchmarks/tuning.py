@@ -177,17 +177,27 @@ def personas() -> dict[str, Any]:
             one = measure_persona_shift(pair(run), persona(layer).direction, [*GREETINGS], trait, sampling=GREEDY)
             rows[run.name] = {"shift": asdict(one.shift), "trait": asdict(one.trait), "random directions": one.random}
             print(layer, run.name, one, flush=True)
-        shifts, traits = (torch.tensor([row[key]["value"] for row in rows.values()]) for key in ("shift", "trait"))
-        random = torch.Generator().manual_seed(0)
-        drawn = [float(correlate(shifts[torch.randperm(len(shifts), generator=random)], traits, draws=1).value)
-                 for _ in range(999)]  # fmt: skip
-        found[f"layer {layer}"] = {
-            "separation, labels shuffled": persona(layer).by_chance,
-            "correlation over models": asdict(correlate(shifts, traits)),
-            "correlation, models shuffled, 95 %": float(torch.tensor(drawn).abs().quantile(0.95)),
-            "models": rows,
-        }
+        found[f"layer {layer}"] = {"separation, labels shuffled": persona(layer).by_chance, "models": rows}
     return {"separation by layer": {str(k): asdict(e) for k, e in apart.items()}, **found}
+
+
+def correlations() -> dict[str, Any]:
+    """Of what `personas` measured: the shift with the trait, and with its size, whichever mood it is, over models."""
+    found: dict[str, Any] = {}
+    held = json.loads((RESULTS / f"{NAME}.json").read_text("utf-8"))["figures"]["personas"]
+    for layer, of in held.items():
+        if "models" in of:
+            rows = [*of["models"].values()]
+            shifts, traits = (torch.tensor([row[key]["value"] for row in rows]) for key in ("shift", "trait"))
+            for what, y in (("trait", traits), ("size of the trait", traits.abs())):
+                random = torch.Generator().manual_seed(0)
+                drawn = [correlate(shifts[torch.randperm(len(y), generator=random)], y, draws=1) for _ in range(999)]
+                found[f"{layer}, {what}"] = {
+                    "over models": asdict(correlate(shifts, y)),
+                    "models shuffled, 95 %": float(torch.tensor([e.value for e in drawn]).abs().quantile(0.95)),
+                }
+    print(found, flush=True)
+    return found
 
 
 def screening() -> dict[str, Any]:
@@ -364,6 +374,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "naming": naming,
     "doses": doses,
     "personas": personas,
+    "persona correlations": correlations,
     "planted": planted,
     "steering": steering,
     "sites": sites,
