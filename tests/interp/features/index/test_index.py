@@ -477,7 +477,7 @@ def test_a_partners_slack_is_how_much_larger_its_jaccard_index_may_be_and_one_at
         of=lambda _: (torch.tensor([2]), torch.tensor([1.0]).double()), slack=torch.tensor([0.0, slack]).double()
     )
     paired = torch.tensor([9, 9, 4, 9, 9, 6]) if slack < 3 else torch.tensor([9, 9, 1, 9, 9, 1])
-    gathered = SimpleNamespace(own=range(4, 9), partners=partners, paired=paired)
+    gathered = SimpleNamespace(own=LatentShare(16, 1, 1, 4), partners=partners, paired=paired)
     assert _partner_slack(gathered, 5) == pytest.approx(expected)  # pyright: ignore[reportArgumentType]
 
 
@@ -487,9 +487,9 @@ def test_the_rows_of_some_latents_are_those_of_a_summary_of_all(letters: TopK, g
     ids, text, values, indices = random_codes(d_sae=18)
     shape = IndexSize(d_sae=18, d_vocab=257, top=3, sampled=2, context=2)
     made = []
-    for own in (range(18), range(11, 18)):
-        (tmp_path / str(own.start)).mkdir()
-        gathered = Accumulator(tmp_path / str(own.start), shape, own)
+    for own in (LatentShare(18), LatentShare(18, 1, 1, 2)):
+        (tmp_path / str(own.rank)).mkdir()
+        gathered = Accumulator(tmp_path / str(own.rank), shape, own)
         gathered.add(ids, text, values, indices, int(text[-1]) + 1)
         made.append([[*rows(range(12, 16), gathered, letters, gpt2, str)] for rows in (_latents, _partners, _examples)])
     assert made[0] == made[1] and all(len(rows) >= 4 for rows in made[0])
