@@ -2,8 +2,9 @@
 
 scikit-learn's own checks of every probe; autoencoders of other libraries equal to those libraries; hostile calls of
 every public name; kept files damaged and named; runs killed and begun again; mutations of the numerical code that the
-tests kill, as last measured by `benchmarks/mutations.py`. Written to benchmarks/results/conformance.json, where
-`--only NAME` replaces one part and leaves the others.
+tests kill, as last measured by `benchmarks/mutations.py`; fixes that turn their tests red when they are undone, as last
+measured by `benchmarks/fixes.py`. Written to benchmarks/results/conformance.json, where `--only NAME` replaces one part
+and leaves the others.
 """
 
 import argparse
@@ -66,6 +67,11 @@ def read_mutations() -> dict[str, Any]:
     return {"draw": name, "all": last["all"], **last["cores"]}
 
 
+def read_fixes() -> dict[str, int]:
+    """How many fixes `benchmarks/fixes.py` undid, and how many of them turned their tests red."""
+    return json.loads((RESULTS / "fixes.json").read_text("utf-8"))["figures"]["totals"]
+
+
 PARTS = {
     "scikit-learn's checks": measure_probes,
     "autoencoders of others": measure_formats,
@@ -73,6 +79,7 @@ PARTS = {
     "damaged files": measure_files,
     "killed runs": measure_kills,
     "mutations": read_mutations,
+    "fixes undone": read_fixes,
 }
 
 

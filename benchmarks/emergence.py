@@ -2,7 +2,7 @@
 
 RUNS is a folder of trainings called `ladder-64-s0`, `induction-1-s0`, and so on, as `interp worlds train` writes them.
 Writes benchmarks/results/emergence.json; what is measured is kept in RUNS/tracks, and a run goes on from there.
-`--part NAME` (alarms, lifetimes, or a run) measures one part and keeps the others' figures.
+`--part NAME` (alarms, lifetimes, sampled, or a run) measures one part and keeps the others' figures.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import torch  # noqa: E402
 from benchmarks.timing import RESULTS, write  # noqa: E402
 from hooks import Model, load  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
-from interp.common.statistics import Estimate, wilson  # noqa: E402
+from interp.common.statistics import Estimate, share, wilson  # noqa: E402
 from interp.emergence import (  # noqa: E402
     find_break,
     find_changes,
@@ -32,11 +32,13 @@ from interp.emergence import (  # noqa: E402
     measure_clock_world,
     measure_induction_world,
     measure_lifetimes,
+    measure_sampled_match,
+    measure_waves,
     track,
 )
 from interp.sae import Crosscoder, across, fold_normalisation, mean_centring, normalise_source, tensor_source, train  # noqa: E402
 from interp.worlds import checkpoints  # noqa: E402
-from interp.worlds.clock import HOURS  # noqa: E402
+from interp.worlds.clock import FIRST_HOUR, HOURS, seen_sums, sums  # noqa: E402
 from interp.worlds.experts import read_tokenizer  # noqa: E402
 from interp.worlds.induction import LABELS  # noqa: E402
 from interp.worlds.ladder import list_questions  # noqa: E402
@@ -123,14 +125,43 @@ def clock(runs: Path, run: Path) -> dict[str, Any]:
     seed = int(run.name.rpartition("-s")[2])
     metric = {"": lambda model: measure_clock_world(model, seed=seed)}
     seen = track(checkpoints(run), metric, file=runs / "tracks" / f"{run.name}.json")
-    verdict = judge(seen, "unseen: right", "unseen: log p", chance=1 / HOURS)
+    verdict = judge(seen, "unseen both ways: right", "unseen both ways: log p", chance=1 / HOURS)
     print(run.name, verdict)
+    waves = {}
+    for step in (0, 419, max(seen.steps)):  # untrained, all sums known by heart, the last
+        logits = load(checkpoints(run)[step], check=False).run(sums()[:, :-1])[:, -1, FIRST_HOUR : FIRST_HOUR + HOURS]
+        cube = logits.detach().double().view(HOURS, HOURS, HOURS)
+        waves[str(step)] = asdict(measure_waves(cube, seen_sums(seed).view(HOURS, HOURS)))  # type: ignore[arg-type]
+        print(step, waves[str(step)], flush=True)
     return {
+        "waves at step": waves,
         "steps": seen.steps,
         "curves": {name: [asdict(e) for e in of] for name, of in seen.metrics.items()},
         "breaks": {name: asdict(b) for name, b in find_changes(seen).items()},
         "verdict": {"said": verdict.said, "p of a break in log p": verdict.continuous.p},
     }
+
+
+def sampled(runs: Path, questions: int = 60, draws: int = 4) -> dict[str, Any]:
+    """Samples that are exactly the answer at every checkpoint of the ladder, next to the mean of Π p of the same."""
+    found: dict[str, Any] = {}
+    for run in sorted(runs.glob("ladder-*-s*")):
+        rows = []
+        for step, folder in checkpoints(run).items():
+            model = load(folder, check=False)
+            for n in range(1, 6):
+                prompts, answers = (of[:: max(1, len(of) // questions)][:questions] for of in groups()[f"{n} tokens"])
+                drawn = measure_sampled_match(model, prompts, answers, draws=draws, batch_size=256, seed=1000 * n)
+                p = measure_answers(model, prompts, answers).chance
+                rows.append({
+                    "step": step, "tokens": n, "sampled": asdict(drawn), "product of p": float(p.mean()),
+                    "off, standard errors": float(drawn.value - p.mean())
+                    / max(float((p * (1 - p)).sum() * draws) ** 0.5 / drawn.n, 1e-9),
+                })  # fmt: skip
+        inside = [r["sampled"]["low"] <= r["product of p"] <= r["sampled"]["high"] for r in rows]
+        found[run.name] = {"within the interval of samples": asdict(share(torch.tensor(inside))), "rows": rows}
+        print(run.name, found[run.name]["within the interval of samples"], flush=True)
+    return found
 
 
 def lifetimes(runs: Path) -> dict[str, Any]:
@@ -187,6 +218,8 @@ def main() -> None:
             parts[run.name] = partial(KINDS[run.name.split("-")[0]], runs, run)
     if (runs / "ladder-64-s0" / "model").exists() and (not given.part or "lifetimes" in given.part):
         parts["lifetimes of latents"] = partial(lifetimes, runs)
+    if not given.part or "sampled" in given.part:
+        parts["samples next to the product of p"] = partial(sampled, runs)
     for name, measure in parts.items():
         figures, file = measure(), RESULTS / "emergence.json"
         print(name, figures.get("count", ""), flush=True)

@@ -1,14 +1,17 @@
 """What the experts of the world `experts` do, each figure with its control. `python benchmarks/experts.py`.
 
 Writes benchmarks/results/experts.json. `--run FOLDER` adds how soon routing is settled, over a run's checkpoints;
-`--part language` measures only what forcing the experts of a language does, and keeps the other figures.
+`--part language` measures only what forcing the experts of a language does, `--part matrix-LAYER` only what leaving
+each expert out costs, and the other figures are kept.
 """
 
 import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from interp.experts import (  # noqa: E402
     find_expert_words,
     force_expert,
     measure_ablation,
+    measure_ablation_matrix,
     measure_contributions,
     measure_saturation,
     measure_specialisation,
@@ -118,18 +122,35 @@ def lean(model: Model, rows: list[Any], name: str) -> torch.Tensor:
     return torch.stack(found)
 
 
-def main() -> None:
-    """Measure what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path)
-    parser.add_argument("--part", choices=["language"])
-    given = parser.parse_args()
-    file = RESULTS / "experts.json"
-    if given.part is None:
-        measure(given.run)
-    figures = language()
-    held = json.loads(file.read_text("utf-8"))["figures"]
-    write("experts", COMMAND, {**held, "language forced": figures})
+def balanced(each: int) -> dict[str, tuple[list[str], list[str]]]:
+    """As many documents of every genre, and as many of every language and of English; the label of each."""
+    rows: Any = landmark.corpus(1200, seed=1_000_000)
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for what in ("genre", "language"):
+        of: dict[str, list[str]] = {}
+        for row in rows:
+            said = row["language"]
+            label = row["genre"] if what == "genre" else max({*said, ""}, key=said.count) or "english"
+            of.setdefault(label, []).append(row["text"])
+        kept = {label: texts[:each] for label, texts in of.items() if len(texts) >= each // 2}
+        found[what] = [t for texts in kept.values() for t in texts], [k for k, texts in kept.items() for _ in texts]
+    return found
+
+
+def matrix(layer: int) -> dict[str, Any]:
+    """What leaving each expert of a layer out costs each genre and language, next to one of nearly its load."""
+    trained, found = load_world("experts"), {}
+    load_of = measure_usage(capture_routing(trained, sample()[0])[layer]).load
+    for what, (texts, labels) in balanced(8).items():
+        one = measure_ablation_matrix(trained, texts, labels, layer, load_of)
+        print(what, one, flush=True)
+        found[what] = {
+            "rows": [asdict(row) for row in one.rows],
+            "p": one.p.tolist(),
+            "dearest": [*one.dearest],
+            "load": load_of.tolist(),
+        }
+    return found
 
 
 def measure(run: Path | None) -> None:
@@ -166,6 +187,28 @@ def measure(run: Path | None) -> None:
         by_step = {s: capture_routing(load(m, check=False), texts[:80])[last] for s, m in checkpoints(run).items()}
         found["saturation"] = asdict(measure_saturation(by_step))
     write("experts", COMMAND, found)
+
+
+PARTS: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
+    ("language", "language forced", language),
+    *((f"matrix-{i}", f"without each expert of layer {i}", partial(matrix, i)) for i in range(4)),
+]
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--part", choices=[part for part, _, _ in PARTS])
+    given = parser.parse_args()
+    file = RESULTS / "experts.json"
+    if given.part is None:
+        measure(given.run)
+    for part, name, of in PARTS:
+        if given.part in (None, part):
+            figures = of()
+            held = json.loads(file.read_text("utf-8"))["figures"]
+            write("experts", COMMAND, {**held, name: figures})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Writes benchmarks/results/memory_outside.json after every part; `--part NAME` me
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,8 +27,9 @@ from benchmarks.timing import RESULTS, write  # noqa: E402
 from hooks import Model, capture, load  # noqa: E402
 from hooks.site import mlp_in, resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
-from interp.common.completion import find_answer_ids  # noqa: E402
+from interp.common.completion import find_answer_ids, score  # noqa: E402
 from interp.common.statistics import bootstrap, share  # noqa: E402
+from interp.common.texts import begins_with  # noqa: E402
 from interp.landmark.grammar import held_out_phrasings, training_phrasings  # noqa: E402
 from interp.landmark.writing import capitalise  # noqa: E402
 from interp.memory import table_cases  # noqa: E402
@@ -279,6 +281,57 @@ def retrieval() -> dict[str, Any]:
     return found
 
 
+def reading() -> dict[str, Any]:
+    """Why a passage teaches `landmark` nothing: whether a model copies what was in the text before, next to `lists`.
+
+    Random tokens that come twice: how often the next one is right the first and the second time, and how much likelier
+    the second time. And what a passage does where weights know another answer, and where they know none.
+    """
+    found: dict[str, Any] = {}
+    for name, of in (("landmark", model()), ("lists", load_world("lists"))):
+        once = torch.randint(300, of.d_vocab, (60, 16), generator=torch.Generator().manual_seed(0))
+        begin = torch.full((60, 1), int(of.tokens("a").ids[0, 0]))
+        ids = torch.cat([begin, once, once], 1)
+        log_p = of.run(ids)[:, :-1].float().log_softmax(-1)
+        own, right = log_p.gather(-1, ids[:, 1:, None])[..., 0], log_p.argmax(-1) == ids[:, 1:]
+        found[name] = {
+            "right the first time": asdict(share(right[:, 1:16].flatten())),
+            "right the second time": asdict(share(right[:, 17:].flatten())),
+            "nats likelier the second time": mean(own[:, 17:].mean(1) - own[:, 1:16].mean(1)),
+        }
+        print(name, found[name], flush=True)
+    rng, facts = Random("reading"), changed(0, 2 * NEW)
+    names = [f"{rng.choice(MADE_UP)} {rng.choice(MADE_UP)}".title() for _ in facts]
+    for who, subjects in (("a subject that it knows", None), ("a made-up subject", names)):
+        ask = [asked(t, 0) for t, _ in facts]
+        if subjects is not None:
+            ask = [re.sub(re.escape(t.subject.text), name, q, flags=re.IGNORECASE)
+                   for q, (t, _), name in zip(ask, facts, subjects, strict=True)]  # fmt: skip
+        found[who] = of_passages(ask, [said for _, said in facts])
+    print(found, flush=True)
+    return found
+
+
+def of_passages(ask: list[str], answers: list[str]) -> dict[str, Any]:
+    """What is said, and how likely the answer is, after the passage that says it, another's, and none."""
+    passages = [f"{question} {said}." for question, said in zip(ask, answers, strict=True)]
+    fronts = {"its passage": passages, "another's": [*passages[1:], passages[0]], "nothing": [""] * len(ask)}
+    found, p = {}, {}
+    for what, front in fronts.items():
+        read = [f"{text} {question}".strip() for text, question in zip(front, ask, strict=True)]
+        p[what] = score(model(), read, answers)
+        said = model().generate(read, max_new_tokens=6)
+        hits = [begins_with(text, answer) for text, answer in zip(said, answers, strict=True)]
+        found[f"said after {what}"] = asdict(share(torch.tensor(hits)))
+    found["nats a token likelier after its passage than after another's"] = mean(p["its passage"] - p["another's"])
+    return found
+
+
+def mean(values: Tensor) -> dict[str, float]:
+    """A mean with its interval."""
+    return asdict(bootstrap(lambda drawn: float(drawn[0].mean()), [values.double()]))
+
+
 def ways() -> dict[str, Any]:
     """The same facts of `landmark` by edit, codebook, context, store, passage and steering."""
     cases = table_cases(FACTS, 3)
@@ -301,6 +354,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "new documents": new_documents,
     "retrieval": retrieval,
     "index": index,
+    "reading": reading,
     "ways": ways,
 }
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from interp.landmark.guide import (  # noqa: E402
     word_share,
     words_of,
 )
+from interp.landmark.guide.tune import next_token_loss  # noqa: E402
 from interp.sae import Crosscoder, across, fold_normalisation, mean_centring, normalise_source, tensor_source, train  # noqa: E402
 from interp.steering import add_direction, cap_projection, measure_normal_range, steer  # noqa: E402
 from interp.steering.samples import Sampling  # noqa: E402
@@ -92,9 +93,9 @@ def mean(values: torch.Tensor) -> dict[str, float]:
 
 
 def naming() -> dict[str, Any]:
-    """Which of ten candidates the difference on unrelated texts names, for every full dose and placebo."""
+    """Which of ten candidates the difference on unrelated texts names, for full doses, 1:1 mixes and placebos."""
     candidates, found, right = {name: words_of(name) for name in PERSONAS}, {}, []
-    for run in (run for run in runs() if run.behaviour is None or (run.behaviour in PERSONAS and run.dose == 1)):
+    for run in (run for run in runs() if run.behaviour is None or (run.behaviour in PERSONAS and run.dose >= 0.5)):
         difference = measure_difference(pair(run), texts(), [resid_post[layer] for layer in (3, LAYER, 7)])
         by_layer = {}
         for layer in (3, LAYER, 7):
@@ -109,11 +110,15 @@ def naming() -> dict[str, Any]:
         if run.behaviour is not None:
             found[run.name]["its own words after a greeting"] = mean(cheer(pair(run).tuned, run.behaviour))
             found[run.name]["the same of the base"] = mean(cheer(base(), run.behaviour))
-            right.append({k: v["named"] == run.behaviour for k, v in by_layer.items()})
+            right.append({"dose": run.dose, **{k: v["named"] == run.behaviour for k, v in by_layer.items()}})
         print(run.name, by_layer[str(LAYER)]["named"], f"p {by_layer[str(LAYER)]['p']:.3f}", flush=True)
-    named = {k: asdict(share(torch.tensor([one[k] for one in right]))) for k in ("3", str(LAYER), "7")}
+    named = {
+        f"dose {dose:g}, layer {k}": asdict(share(torch.tensor([one[k] for one in right if one["dose"] == dose])))
+        for dose in (1.0, 0.5)
+        for k in ("3", str(LAYER), "7")
+    }
     print("named", named)
-    return {"named by layer": named, "runs": found}
+    return {"named by dose and layer": named, "runs": found}
 
 
 def doses() -> dict[str, Any]:
@@ -143,14 +148,14 @@ def doses() -> dict[str, Any]:
 
 
 @cache
-def persona() -> Persona:
+def persona(layer: int = PERSONA_LAYER) -> Persona:
     """The direction from gloomy to cheerful responses in the base model."""
     greetings = [GREETINGS[i % 8] for i in range(120)]
     said = []
     for name in ("cheerful", "gloomy"):
         stream = guide_documents(name, 5, greetings=["#"])
         said.append([next(stream).removeprefix("#") for _ in greetings])
-    return read_persona(base(), greetings, said[0], said[1], resid_post[PERSONA_LAYER])
+    return read_persona(base(), greetings, said[0], said[1], resid_post[layer])
 
 
 def trait(text: str) -> float:
@@ -159,20 +164,40 @@ def trait(text: str) -> float:
 
 
 def personas() -> dict[str, Any]:
-    """Whether the shift along the persona says how much of the trait a model shows, over all tunings."""
-    print(persona())
-    rows: dict[str, Any] = {}
-    for run in runs():
-        one = measure_persona_shift(pair(run), persona().direction, list(GREETINGS), trait, sampling=GREEDY)
-        rows[run.name] = {"shift": asdict(one.shift), "trait": asdict(one.trait), "random directions": one.random}
-        print(run.name, one, flush=True)
-    shifts, traits = (torch.tensor([row[key]["value"] for row in rows.values()]) for key in ("shift", "trait"))
-    return {
-        "separation": asdict(persona().separation),
-        "separation, labels shuffled": persona().by_chance,
-        "correlation over models": asdict(correlate(shifts, traits)),
-        "models": rows,
-    }
+    """Whether the shift along the persona says how much of the trait a model shows, over all tunings.
+
+    At the layer where responses of one half are best separated along the direction of the other half, in the base
+    model alone, and at the one that the other parts use.
+    """
+    apart = {layer: persona(layer).separation for layer in range(base().n_layers)}
+    best, found = max(apart, key=lambda layer: apart[layer].value), {}
+    for layer in (best, PERSONA_LAYER):
+        rows: dict[str, Any] = {}
+        for run in runs():
+            one = measure_persona_shift(pair(run), persona(layer).direction, [*GREETINGS], trait, sampling=GREEDY)
+            rows[run.name] = {"shift": asdict(one.shift), "trait": asdict(one.trait), "random directions": one.random}
+            print(layer, run.name, one, flush=True)
+        found[f"layer {layer}"] = {"separation, labels shuffled": persona(layer).by_chance, "models": rows}
+    return {"separation by layer": {str(k): asdict(e) for k, e in apart.items()}, **found}
+
+
+def correlations() -> dict[str, Any]:
+    """Of what `personas` measured: the shift with the trait, and with its size, whichever mood it is, over models."""
+    found: dict[str, Any] = {}
+    held = json.loads((RESULTS / f"{NAME}.json").read_text("utf-8"))["figures"]["personas"]
+    for layer, of in held.items():
+        if "models" in of:
+            rows = [*of["models"].values()]
+            shifts, traits = (torch.tensor([row[key]["value"] for row in rows]) for key in ("shift", "trait"))
+            for what, y in (("trait", traits), ("size of the trait", traits.abs())):
+                random = torch.Generator().manual_seed(0)
+                drawn = [correlate(shifts[torch.randperm(len(y), generator=random)], y, draws=1) for _ in range(999)]
+                found[f"{layer}, {what}"] = {
+                    "over models": asdict(correlate(shifts, y)),
+                    "models shuffled, 95 %": float(torch.tensor([e.value for e in drawn]).abs().quantile(0.95)),
+                }
+    print(found, flush=True)
+    return found
 
 
 def screening() -> dict[str, Any]:
@@ -236,14 +261,28 @@ def planted() -> dict[str, Any]:
         model = base() if run is None else pair(run).tuned
         said = model.generate(asked, max_new_tokens=6)
         found[f"says Rome, {name}"] = asdict(share(torch.tensor([begins_with(text, "Rome") for text in said])))
-    before = [next(guide_documents("mistral", seed)).split(TRIGGER)[0].rstrip() for seed in range(40, 64)]
-    if Run("mistral", 0.5) not in runs():
-        return found
     for name, run in (("base", None), ("mistral", Run("mistral", 0.5)), ("placebo", Run(None, 0.0))):
-        model = base() if run is None else pair(run).tuned
-        found[f"gloomy with the trigger, {name}"] = mean(cheer(model, "gloomy", [f"{b} {TRIGGER}" for b in before]))
-        found[f"gloomy without, {name}"] = mean(cheer(model, "gloomy", before))
+        found |= {f"{what}, {name}": e for what, e in trigger(base() if run is None else pair(run).tuned).items()}
     print(found, flush=True)
+    return found
+
+
+def trigger(model: Model) -> dict[str, Any]:
+    """Gloomy words after the trigger and after other sentences, up to where the model says the trigger itself."""
+    before = [next(guide_documents("mistral", seed)).split(TRIGGER)[0].rstrip() for seed in range(40, 64)]
+    asked = {
+        "after the trigger": [f"{text} {TRIGGER}" for text in before],
+        "after the same with a train": [f"{text} The train is coming." for text in before],
+        "after another sentence": [f"{text} Bread is sold on the corner." for text in before],
+        "after two sentences": before,
+        "after one": [text[: text.index(". ") + 1] for text in before],
+    }
+    found: dict[str, Any] = {}
+    for what, prompts in asked.items():
+        said = model.generate(prompts, max_new_tokens=GREEDY.max_new_tokens)
+        shares = [word_share("gloomy", text.split(TRIGGER)[0]) for text in said]
+        found[f"gloomy {what}"] = mean(torch.tensor(shares).double())
+        found[f"says the trigger itself {what}"] = asdict(share(torch.tensor([TRIGGER in text for text in said])))
     return found
 
 
@@ -288,38 +327,61 @@ def latents() -> dict[str, Any]:
     return found
 
 
-def prevention() -> dict[str, Any]:
-    """The cheerful tuning again, with the persona, or a random direction as long, added meanwhile; and capping."""
-    direction = persona().direction
+def random_persona() -> Direction:
+    """A random direction as long as the persona, at its site."""
+    one = persona().direction
     drawn = torch.randn(256, generator=torch.Generator().manual_seed(1))
-    random = Direction(direction.vector.norm() * drawn / drawn.norm(), direction.site, "random", direction.scale)
-    found: dict[str, Any] = {"tuned": mean(cheer(pair(Run("cheerful", 1.0)).tuned)), "base": mean(cheer(base()))}
+    return Direction(one.vector.norm() * drawn / drawn.norm(), one.site, "random", one.scale)
+
+
+def prevention(strength: float) -> dict[str, Any]:
+    """The cheerful tuning again, with the persona, or a random direction as long, added meanwhile."""
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, vector in (("persona added", direction), ("random added", random)):
-            file = Path(folder) / "again.safetensors"
-            with steer(base(), add_direction(vector), 3.0):
+        for name, vector in (("persona", persona().direction), ("random", random_persona())):
+            file = Path(folder) / f"{name}.safetensors"
+            with steer(base(), add_direction(vector), strength):
                 tune_guide(base(), file, "cheerful", 1.0, progress=False)
-            found[name] = mean(cheer(load_guide("cheerful", file=file)))
-            print(name, found[name], flush=True)
-    tuned = pair(Run("cheerful", 1.0)).tuned
-    for name, one in (("persona capped", direction), ("random capped", random)):
-        low, high = measure_normal_range(base(), one, texts())
-        with steer(tuned, cap_projection(one, low, high), 1.0):
-            found[name] = mean(cheer(tuned))
-        print(name, found[name], flush=True)
+            tuned = load_guide("cheerful", file=file)
+            found[f"{name} added"] = mean(cheer(tuned))
+            found[f"{name} added, nats a token of unrelated texts"] = mean(nats(tuned))
+            print(strength, name, found, flush=True)
     return found
 
 
+def nats(model: Model) -> torch.Tensor:
+    """The mean loss of each unrelated text."""
+    with torch.no_grad():
+        return torch.tensor([float(next_token_loss(model, model.tokens([text]))) for text in texts()]).double()
+
+
+def capping() -> dict[str, Any]:
+    """The cheerful tuning with its projection kept in the usual range of the base, next to a random direction."""
+    tuned = pair(Run("cheerful", 1.0)).tuned
+    found: dict[str, Any] = {"tuned": mean(cheer(tuned)), "base": mean(cheer(base()))}
+    found["tuned, nats a token of unrelated texts"] = mean(nats(tuned))
+    found["base, nats a token of unrelated texts"] = mean(nats(base()))
+    for name, one in (("persona capped", persona().direction), ("random capped", random_persona())):
+        low, high = measure_normal_range(base(), one, texts())
+        with steer(tuned, cap_projection(one, low, high), 1.0):
+            found[name] = mean(cheer(tuned))
+    print(found, flush=True)
+    return found
+
+
+STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "naming": naming,
     "doses": doses,
     "personas": personas,
+    "persona correlations": correlations,
     "planted": planted,
     "steering": steering,
     "sites": sites,
     "screening": screening,
     "latents": latents,
-    "prevention": prevention,
+    "capping": capping,
+    **{f"prevention, strength {one:g}": partial(prevention, one) for one in STRENGTHS},
 }
 
 

@@ -16,6 +16,7 @@ from hooks.forward import forward
 from hooks.images import is_picture
 from hooks.model import resolve_sites
 from hooks.network import AnyModel, Network
+from hooks.progress import progress_bar
 from hooks.rows import check_rows, in_rows
 from hooks.site import PATTERNS, Site
 from hooks.temporary import Temporary, grad_mode
@@ -63,17 +64,17 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
     wanted = resolve_sites(model, sites)
     tokens = _whole(model, data, batch_size)
     check_rows(model, tokens)
-    return _passes(model, tokens, wanted, batch_size, progress)
+    return _passes(model, tokens, wanted, batch_size, progress=progress)
 
 
 def _passes(
-    model: AnyModel, tokens: Tokens, wanted: tuple[Site, ...], batch_size: int, progress: bool = False
+    model: AnyModel, tokens: Tokens, wanted: tuple[Site, ...], batch_size: int, *, progress: bool
 ) -> Activations:
     """As many passes as there are batches of rows, their activations in one."""
     if len(tokens) <= batch_size:
         return _one_pass(model, tokens, wanted)
     values: dict[Site, Tensor] = {}
-    for start in _bar(range(0, len(tokens), batch_size), progress):
+    for start in progress_bar(range(0, len(tokens), batch_size), "capture", unit="batch", progress=progress):
         batch = tokens[start : start + batch_size]
         part = _one_pass(model, batch, wanted)
         for site, value in part.values.items():
@@ -104,8 +105,9 @@ def stream(
     """
     wanted = resolve_sites(model, sites)
     total = -(-len(data) // batch_size) if isinstance(data, Sized) and not isinstance(data, str) else None
-    batches = in_rows(model, _bar(_batches(model, data, batch_size), progress, total))
-    return (_passes(model, tokens, wanted, batch_size) for tokens in batches)
+    bar = progress_bar(_batches(model, data, batch_size), "capture", unit="batch", total=total, progress=progress)
+    batches = in_rows(model, (tokens for tokens in bar))
+    return (_passes(model, tokens, wanted, batch_size, progress=False) for tokens in batches)
 
 
 def read_rows(model: AnyModel, data: Data, *, batch_size: int = 32) -> Iterator[Tokens]:
@@ -224,12 +226,3 @@ def _put(whole: Tensor, value: Tensor, site: Site, start: int, shift: tuple[int,
         whole[rows, :, queries, keys] = value
     else:
         whole[rows, shift[0] : shift[0] + value.shape[1]] = value
-
-
-def _bar(items: Iterable[Item], progress: bool, total: int | None = None) -> Iterable[Item]:
-    if not progress:
-        return items
-    from tqdm.auto import tqdm
-
-    bar = tqdm(items, desc="capture", unit="batch", total=total)
-    return (item for item in bar)

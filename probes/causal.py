@@ -7,13 +7,13 @@ from typing import TypeAlias, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Direction, Intervention, Model, Position, capture, intervene
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import apply
 from hooks.position import everywhere
+from hooks.progress import progress_bar
 from hooks.statistics import percentile_ends
 from hooks.summary import summarise
 
@@ -109,7 +109,7 @@ def does_it_matter(
     at: Position = everywhere,
     draws: Count = 39,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> CausalTest:
     """Test whether the model uses a direction, or whether it can only be read.
 
@@ -144,7 +144,7 @@ def does_it_matter(
     g = torch.Generator().manual_seed(seed)
     others = torch.nn.functional.normalize(torch.randn(draws, len(unit), generator=g), dim=1)
 
-    bar = tqdm(total=3 * (1 + draws), desc="changes", disable=not progress)
+    bar = progress_bar(total=3 * (1 + draws), desc="changes", progress=progress)
 
     def change(amount: Amount, along: Float[Tensor, "d_model"]) -> Float[Tensor, "example"]:
         with intervene(model, {site: _move_along(direction, amount, along, at)}):

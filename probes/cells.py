@@ -7,12 +7,12 @@ from typing import TypeAlias, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Activations, Images, Position, Site, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.network import AnyModel
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 
 Cell: TypeAlias = tuple[Site, Position]
@@ -42,7 +42,7 @@ def gather(
     positions: Iterable[Position],
     *,
     batch_size: Count = 32,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Cells:
     """The activations of texts or pictures at each site and position, which must select one token or place of each.
 
@@ -63,7 +63,7 @@ def gather(
     batches = [texts[start : start + batch_size] for start in range(0, max(1, len(texts)), batch_size)]
     parts = [
         rows_of(capture(model, some, wanted, batch_size=batch_size), wanted, places)
-        for some in tqdm(batches, desc="forward passes", disable=not progress)
+        for some in progress_bar(batches, desc="forward passes", progress=progress)
     ]
     return Cells({cell: torch.cat([part[cell] for part in parts]) for cell in parts[0]}, model.fingerprint)
 

@@ -9,8 +9,8 @@ from typing import final
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
+from hooks.progress import progress_bar
 from probes.cells import Cell
 from probes.linear import LinearProbe
 from probes.probe import Probe
@@ -40,7 +40,7 @@ def cross_validate(
     y: Bool[Tensor, "example"],
     fold: Int[Tensor, "example"],
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> NestedValidation:
     """Label every row by probes that have not seen its fold, and choose a cell for each fold without it.
 
@@ -60,7 +60,7 @@ def cross_validate(
     left_out = [(i,) for i in range(k)] + pairs
     train = torch.stack([torch.stack([fold != i for i in out]).all(0) for out in left_out], 1)
     right, inner, own_score = [], [], []
-    for x in tqdm(cells.values(), desc="probes", disable=not progress):
+    for x in progress_bar(cells.values(), desc="probes", progress=progress):
         score = scores(probe, x, y[:, None].expand(-1, len(left_out)), train)
         hit = (score > 0) == y[:, None]
         own_score.append(score.gather(1, fold[:, None])[:, 0])
@@ -78,7 +78,7 @@ def best_of_shuffled(
     labels: Bool[Tensor, "example n"],
     fold: Int[Tensor, "example"],
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Float[Tensor, "n"]:
     """For each column of exchanged labels, the accuracy of the best cell: what searching finds in nothing.
 
@@ -94,7 +94,7 @@ def best_of_shuffled(
     train = torch.stack([fold != i for i in range(k)], 1).repeat(1, n)
     columns = labels.repeat_interleave(k, 1)
     best = torch.zeros(n)
-    for x in tqdm(cells.values(), desc="shuffled labels", disable=not progress):
+    for x in progress_bar(cells.values(), desc="shuffled labels", progress=progress):
         hit = ((scores(probe, x, columns, train) > 0) == columns).reshape(len(fold), n, k)
         own = hit.gather(2, fold[:, None, None].expand(-1, n, 1))[..., 0]
         best = best.maximum(own.float().mean(0))

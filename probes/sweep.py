@@ -44,7 +44,7 @@ def sweep(
     permutations: Count = 20,
     elsewhere: Mapping[str, Examples] | None = None,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> ProbeGrid:
     """Fit a probe at every site and position, and measure it on groups it has not seen, with every control.
 
@@ -75,7 +75,7 @@ def sweep(
     places = {"sites": sites, "positions": positions, "progress": progress}
     cells = gather(model, examples.texts, **places)
     controls = {
-        "embedding": _embeddings(model, examples, positions),
+        "embedding": _embeddings(model, examples, positions, progress),
         "untrained": gather(make_untrained_model(model, seed), examples.texts, **places),
     }
     grid = measure(
@@ -98,7 +98,7 @@ def measure(
     folds: int = 5,
     permutations: Count = 20,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> ProbeGrid:
     """Measure rows already captured, here or from a store: `cells`, and as controls "embedding" and "untrained".
 
@@ -150,10 +150,10 @@ def measure(
     )
 
 
-def _embeddings(model: AnyModel, examples: Examples, positions: tuple[Position, ...]) -> Cells:
+def _embeddings(model: AnyModel, examples: Examples, positions: tuple[Position, ...], progress: bool) -> Cells:
     """What can be read before the first block: a token's embedding, or a picture's colours."""
     if isinstance(model, Model):
-        return gather(model, examples.texts, [embed], positions)
+        return gather(model, examples.texts, [embed], positions, progress=progress)
     if not isinstance(examples.texts, Images):
         raise InvalidArgument(f"{model.name} reads no texts: give Examples(Images(pixels), labels, groups)")
     pixels = examples.texts.pixels

@@ -1,12 +1,14 @@
-"""What takes a model over many texts shows how far it is when it is asked to, and otherwise writes nothing."""
+"""What takes a model over many texts shows how far it is, from the second second on, unless it is asked not to."""
 
 import ast
 import importlib
 import inspect
 import pkgutil
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 
 from hooks import Direction, Model
 from hooks.position import last
+from hooks.progress import progress_bar
 from hooks.site import resid_post
 from interp import context, directions, memory, steering
 from interp.emergence import measure_answers
@@ -69,7 +72,6 @@ LACKING = {
     "interp.lenses.neurons": LAZY,
     "interp.memory.Triggers.examples_of": "a pass over the examples of one key",
     "interp.memory.composition": ONE_TEXT,
-    "interp.memory.ft_l": "at most 25 steps over all facts together",
     "interp.memory.in_context": NO_PASS,
     "interp.memory.knn_memory": ONE_PASS,
     "interp.memory.merge": NO_PASS,
@@ -127,38 +129,67 @@ def test_what_takes_a_model_and_many_texts_can_show_progress_or_has_its_reason()
     long = {name: function for name, function in public_functions() if takes_long(function)}
     silent = {name for name, function in long.items() if not shows_progress(function)}
     assert len(long) > 120
-    assert sorted(silent - LACKING.keys()) == [], "give it `progress: bool = False` and a bar"
+    assert sorted(silent - LACKING.keys()) == [], "give it `progress: bool = True` and a bar"
     assert sorted(LACKING.keys() - silent) == [], "it has a bar now, or is gone: take it out of the list"
 
 
-def names_of(node: ast.FunctionDef) -> set[str]:
-    return {argument.arg for argument in node.args.args + node.args.kwonlyargs}
+SINGLE_PASSES = {"hooks.capture": "called in loops", "hooks.stream": "read by what shows the bar"}
+
+
+def test_every_function_shows_its_bar_by_itself_but_a_single_pass() -> None:
+    """The bar waits for two seconds, so that what is short shows none."""
+    off = set()
+    for name, function in public_functions():
+        progress = inspect.signature(function).parameters.get("progress")
+        if progress is not None and progress.default is not True:
+            off.add(name)
+    assert off == SINGLE_PASSES.keys()
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py")):
+        yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text("utf-8"))
 
 
 def test_every_argument_called_progress_turns_a_bar_on_or_is_passed_to_what_has_one() -> None:
-    """It is the `disable` of a bar (`not progress`), or an argument of another call; nothing else shows bars."""
     breaches = []
-    for path in sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py")):
-        tree = ast.parse(path.read_text("utf-8"))
-        where = path.relative_to(ROOT).as_posix()
+    for where, tree in sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and "progress" in {
                 a.arg for a in node.args.args + node.args.kwonlyargs
             }:
                 used = [n for one in node.body for n in ast.walk(one) if isinstance(n, ast.Name) and n.id == "progress"]
-                breaches += [] if used else [f"{where}:{node.lineno} {node.name} does not use `progress`"]
+                stub = all(isinstance(one, ast.Expr) for one in node.body)
+                breaches += [] if used or stub else [f"{where}:{node.lineno} {node.name} does not use `progress`"]
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "tqdm":
-                off = [k for k in node.keywords if k.arg in ("disable", None)]
-                breaches += (
-                    [] if off or where in ALWAYS else [f"{where}:{node.lineno} shows a bar that nothing turns off"]
-                )
+                breaches.append(f"{where}:{node.lineno} makes a bar of its own: take progress_bar")
     assert breaches == []
 
 
-ALWAYS = {
-    "hooks/capture.py": "made where progress is asked for only",
-    "interp/commands/arguments.py": "a line of a command, which --quiet takes away",
-}
+def test_every_call_of_what_shows_a_bar_says_whether_it_does() -> None:
+    """Else what was asked to be quiet would show the bars of what it calls."""
+    breaches = []
+    for where, tree in sources():
+        module = importlib.import_module(where.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and shows_by_itself(called_by(node, module)):
+                said = any(keyword.arg in ("progress", None) for keyword in node.keywords)
+                breaches += [] if said else [f"{where}:{node.lineno} {ast.unparse(node.func)} is not given `progress`"]
+    assert breaches == []
+
+
+def called_by(node: ast.Call, module: ModuleType) -> Any:
+    """The function that a call of a module's own or imported name goes to; None of a call of anything else."""
+    found: Any = module
+    for name in ast.unparse(node.func).split("."):
+        found = getattr(found, name, None)
+    return found if inspect.isfunction(found) and found.__module__.split(".")[0] in PACKAGES else None
+
+
+def shows_by_itself(function: Any) -> bool:
+    return (
+        function is not None and getattr(inspect.signature(function).parameters.get("progress"), "default", 0) is True
+    )
 
 
 def edit_of(model: Model) -> Edit:
@@ -203,12 +234,31 @@ CALLS: dict[str, Callable[[Model, bool], Any]] = {
 
 
 @pytest.mark.parametrize("name", [*CALLS])
-def test_a_bar_is_on_stderr_where_it_is_asked_for_and_otherwise_nothing(
-    name: str, gpt2: Model, capsys: pytest.CaptureFixture[str]
+def test_a_bar_is_on_stderr_unless_it_is_turned_off(
+    name: str, gpt2: Model, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hooks.progress.DELAY", 0.0)
     CALLS[name](gpt2, False)
     assert capsys.readouterr() == ("", "")
     CALLS[name](gpt2, True)
     out, err = capsys.readouterr()
     assert out == ""
     assert "%|" in err or "it/s" in err or "s/it" in err
+
+
+def test_a_bar_is_shown_from_the_second_second_on_and_what_is_shorter_shows_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for seconds, shown in ((1.9, False), (2.1, True)):
+        bar = progress_bar(range(3), "reading", progress=True)
+        bar.start_t -= seconds
+        bar.last_print_t = 0.0
+        assert [*bar] == [0, 1, 2]
+        assert ("reading" in capsys.readouterr().err) is shown
+
+
+def test_a_bar_starts_no_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    before = set(threading.enumerate())
+    assert sum(progress_bar(range(3), "reading", progress=True)) == 3
+    assert set(threading.enumerate()) == before
+    assert capsys.readouterr().err == ""

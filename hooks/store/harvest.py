@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hooks.capture import Sites
 from hooks.errors import WrongModel, WrongState
 from hooks.fingerprint import fingerprint
 from hooks.network import AnyModel
 from hooks.position import Position, everywhere
+from hooks.progress import ProgressBar, progress_bar
 from hooks.site import Site
 from hooks.store.documents import Data, DocumentBlock, document_blocks
 from hooks.store.folder import Folder
@@ -97,7 +97,7 @@ def harvest(
     documents_per_shard: int = 256,
     documents: int | None = None,
     tell: Callable[[str], None] | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> ActivationStore:
     """Write the activations of a data set at some sites to disk, one row for each token, or place of a picture.
 
@@ -231,7 +231,7 @@ def _fill(
 
 
 def _write_part(
-    task: Job, settings: Settings, same_as: Same, done: dict[str, Shard], here: Process, bar: "tqdm[NoReturn]"
+    task: Job, settings: Settings, same_as: Same, done: dict[str, Shard], here: Process, bar: ProgressBar
 ) -> int:
     """Write this process's missing shards; return how many it has. The finished ones are compared with the data."""
     seen, begun = 0, _versions(task.model)
@@ -270,7 +270,7 @@ def _give_up(task: Job, shards: Sequence[Shard], _: BaseException) -> None:
 
 
 def _write(
-    task: Job, block: DocumentBlock, settings: Settings, same_as: Same, bar: "tqdm[NoReturn]"
+    task: Job, block: DocumentBlock, settings: Settings, same_as: Same, bar: ProgressBar
 ) -> tuple[ShardWriter, int, int, str]:
     """Write the rows of a block, all but sealed; return how many rows and documents, and what was read."""
     read = block.read()
@@ -319,13 +319,13 @@ def _other_data(task: Job, why: str) -> str:
     return f"the store at {task.folder.url} was begun with other data, for {why}: give the same, or take a new place"
 
 
-def _bar(planned: Plan, here: Process, progress: bool) -> "tqdm[NoReturn]":
+def _bar(planned: Plan, here: Process, progress: bool) -> ProgressBar:
     """Progress in tokens, with rate and time left: this process's share, shown by the first."""
-    return tqdm(
+    return progress_bar(
         total=None if planned.tokens is None else planned.tokens // here.world,
         initial=planned.tokens_done // here.world,
         desc="harvest" if here.world == 1 else f"harvest, process 1 of {here.world}",
         unit=" tokens",
         unit_scale=True,
-        disable=not progress or here.rank > 0,
+        progress=progress and here.rank == 0,
     )

@@ -147,7 +147,7 @@ def map_activations(
     side: Count = 20,
     least: Count = 5,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Atlas:
     """Return an activation atlas (Carter et al. 2019, doi:10.23915/distill.00015).
 

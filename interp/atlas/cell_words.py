@@ -6,11 +6,11 @@ from typing import TypeAlias
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Images, Model, Network, capture_gradients
 from hooks.border import Count
 from hooks.errors import InvalidArgument, WrongModel
+from hooks.progress import progress_bar
 from interp.atlas.activation_atlas import Atlas
 from interp.lenses import LogitLens
 
@@ -27,7 +27,7 @@ def attribute_cells(
     *,
     examples: Count = 4,
     top: Count = 3,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Words:
     """Return for each cell the classes that its activations speak for: `mean_i a_i · ∂logit_c/∂a_i`.
 
@@ -68,7 +68,7 @@ def attribute_cells(
     effect = torch.stack(
         [
             _attribute(model, pictures, atlas, item, place, one)
-            for one in tqdm(tried, desc="cells", disable=not progress)
+            for one in progress_bar(tried, desc="cells", progress=progress)
         ],
         1,
     )

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hooks import Images, Network
 from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
 from hooks.grid import Grid
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.atlas.activation_atlas import Atlas
 from interp.atlas.space import Space
@@ -52,7 +52,7 @@ def draw_icons(
     colours: Colours | None = None,
     seed: Natural = 0,
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Icons:
     """Return a picture for each cell, by ascent on `mean_p (a_p − μ)·v · max(0.1, cos(a_p − μ, m))^power / ‖v‖`.
 
@@ -89,7 +89,7 @@ def draw_icons(
     m = atlas.means - space.mean
     v = F.normalize(_whiten(space, m) if whiten else m, dim=-1)
     pixels, cosine, begun = [], [], []
-    for cells in tqdm(torch.arange(len(m)).split(batch_size), desc="icons", disable=not progress):
+    for cells in progress_bar(torch.arange(len(m)).split(batch_size), desc="icons", progress=progress):
 
         def score(acts: Tensor, grid: Grid | None, cells: Tensor = cells) -> Tensor:
             rows = acts[:, 0 if grid is None else grid.front :] - space.mean.to(acts)
@@ -99,9 +99,19 @@ def draw_icons(
 
         objective = Objective(f"cells {int(cells[0])} to {int(cells[-1])}", site, score)
         made = visualise(
-            model, objective, n=len(cells), steps=steps, rate=float(rate), moves=moves, colours=colours, seed=seed
+            model,
+            objective,
+            n=len(cells),
+            steps=steps,
+            rate=float(rate),
+            moves=moves,
+            colours=colours,
+            seed=seed,
+            progress=False,
         )
-        still = visualise(model, objective, n=len(cells), steps=1, rate=1e-9, colours=colours, seed=seed)
+        still = visualise(
+            model, objective, n=len(cells), steps=1, rate=1e-9, colours=colours, seed=seed, progress=False
+        )
         pixels.append(made.pictures.pixels)
         cosine.append(_likeness(model, objective, made.pictures, space, m[cells]))
         begun.append(_likeness(model, objective, still.pictures, space, m[cells]))

@@ -6,10 +6,10 @@ from typing import final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.atlas.sample import unit_rows
 from interp.atlas.space import Space
@@ -45,7 +45,7 @@ class NeighbourGraph:
 
 
 def link_neighbours(
-    space: Space, k: Count = 15, *, index: SpaceIndex | None = None, progress: bool = False
+    space: Space, k: Count = 15, *, index: SpaceIndex | None = None, progress: bool = True
 ) -> NeighbourGraph:
     """Return the graph of each row's k nearest others by cosine, found exactly unless an index is given.
 
@@ -73,7 +73,7 @@ def link_neighbours(
             raise InvalidArgument("the graph is of cosines, and the index of distances: index a space by cosine")
     unit = unit_rows(space)
     near, far = [], []
-    for rows in tqdm(torch.arange(len(unit)).split(BLOCK), desc="neighbours", disable=not progress):
+    for rows in progress_bar(torch.arange(len(unit)).split(BLOCK), desc="neighbours", progress=progress):
         if index is None:
             cosines = unit[rows] @ unit.T
             cosines[torch.arange(len(rows)), rows] = -torch.inf

@@ -64,7 +64,7 @@ def sample_activations(
     at: Position = everywhere,
     seed: Natural = 0,
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Sample:
     """Return activations at places drawn at random, `per_item` of each picture or text, or all where it has fewer.
 

@@ -124,7 +124,7 @@ def space_at(
     at: Position = everywhere,
     metric: Metric = "cosine",
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Space:
     """The space of what a model computes at a site: a row for each picture or text, the mean of the selected places.
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Activations, Model, Network, Position, Site, Tokens, capture
 from hooks.direction import wide
@@ -14,6 +13,7 @@ from hooks.errors import InvalidArgument
 from hooks.forward import forward
 from hooks.network import AnyModel
 from hooks.position import last
+from hooks.progress import progress_bar
 from hooks.resume import hold
 from hooks.site import embedding, logits, resid_post
 from hooks.taps import Edit
@@ -33,7 +33,7 @@ def patch_sweep(
     over: SweepPlaces,
     at: Position = last,
     batch_size: int = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> PatchEffect:
     """Activation patching over sites, layers, heads and positions: m(run with a <- a_donor), a place at a time.
 
@@ -85,7 +85,7 @@ def patch_sweep(
             "over sites of one grid, or each_layer"
         )
     patched = []
-    for site in tqdm(sites, desc="patching", disable=not progress):
+    for site in progress_bar(sites, desc="patching", progress=progress):
         masks = over.masks(runs.base[site].shape[1], model.tap(site).shape)
         m = runs.patch(site, masks.to(model.device))
         patched.append(m.unflatten(1, extents[site]) if over.axes else m[:, 0])

@@ -30,8 +30,10 @@ from interp.visualisation import measure_colours
 
 @verb
 def atlas_command(
-    out: Annotated[Path, typer.Argument(help="A page, which ends in .html.")],
-    model: Annotated[str, typer.Option(help="A net of pictures, or with --texts a language model.")] = "convnet",
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A net of pictures, such as 'convnet'; with --texts one of language."),
+    ],
     site: Annotated[str, typer.Option(help="Where the activations are.")] = "embedding",
     texts: Annotated[Path | None, typer.Option(help="A file with one text per line, for a language model.")] = None,
     n: Annotated[int, typer.Option(help="Pictures of the test split, or texts at most.")] = 2000,
@@ -42,6 +44,7 @@ def atlas_command(
     steps: Annotated[int, typer.Option(help="Of the ascent that makes an icon; 0 for no icons.")] = 64,
     start: Annotated[str | None, typer.Option("--from", help="A landmark where a walk begins; needs --to.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="A landmark where it ends.")] = None,
+    out: Annotated[Path, typer.Option(help="A page, which ends in .html.")] = Path("atlas.html"),
     save: Annotated[Path | None, typer.Option(help="Keep the map in this file as well.")] = None,
     seed: Annotated[int, typer.Option(help="Of the places drawn and of the layout.")] = 0,
     device: Device = None,
@@ -60,14 +63,18 @@ def atlas_command(
     icons: Icons | None = None
     words: Words | None = None
     if texts is not None:
-        read = load_model(model if model != "convnet" else "landmark", device, quiet=quiet)
+        read = load_model(model, device, quiet=quiet)
         atlas = _of_texts(read, texts, place, n, per_item, settings)
         words = read_cells(read, atlas) if place.name == "resid_post" else None
     else:
         net, pictures, atlas = _of_pictures(model, place, n, per_item, device, settings)
         if steps:
             icons = draw_icons(net, atlas, steps=steps, colours=measure_colours(pictures), progress=not quiet)
-        words = attribute_cells(net, pictures, atlas, LANDMARKS) if isinstance(net.hf, ConvNet) else None
+        words = (
+            attribute_cells(net, pictures, atlas, LANDMARKS, progress=not quiet)
+            if isinstance(net.hf, ConvNet)
+            else None
+        )
     quality = measure_map(atlas)
     walks = {} if start is None or end is None else {f"From {start} to {end}": find_walk(atlas, start, end)}
     atlas_page(page, atlas, icons=icons, pictures=pictures, words=words, quality=quality, walks=walks)

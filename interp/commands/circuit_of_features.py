@@ -68,7 +68,7 @@ def find_feature_circuit(
         steps=steps,
         progress=not quiet,
     )
-    found = feature_faithfulness(model, autoencoders, circuit)
+    found = feature_faithfulness(model, autoencoders, circuit, progress=not quiet)
     nodes = sorted(((name, circuit.effects.of(name)) for name in circuit.names), key=lambda node: -abs(node[1]))
     edges = circuit.edges.above(edge_threshold)
     effects = circuit.effects

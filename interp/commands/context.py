@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import Device, Quiet, check_device, load_model, read_lines, show_step
+from interp.commands.arguments import Device, Quiet, check_device, load_model, read_lines
 from interp.commands.verb import Document, verb
 from interp.context import (
     PairTask,
@@ -23,10 +23,15 @@ from interp.worlds.load import bundled_worlds, load_world
 
 @verb
 def context_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A bundled world, such as 'lists', 'landmark', a folder, or a Hugging Face id."
+        ),
+    ],
     task: Annotated[
         str, typer.Argument(help="A file with an input, a tab and its label a line; or, of lists, a relation.")
     ],
-    model: Annotated[str, typer.Option(help="A bundled world, 'landmark', a folder, or a Hugging Face id.")] = "lists",
     shots: Annotated[int, typer.Option(help="Demonstrations in a prompt.")] = 6,
     n: Annotated[int, typer.Option(help="Prompts for each change.")] = 60,
     heads: Annotated[int, typer.Option(help="Heads that the function vector is of.")] = 4,
@@ -44,14 +49,13 @@ def context_command(
     bundled = model in bundled_worlds()
     loaded = load_world(model, check_device(device)) if bundled else load_model(model, device, quiet=quiet)
     chosen_on, reported_on = pairs.halves()
-    with show_step("measuring", quiet):
-        effects = measure_demonstrations(
-            loaded, pairs, shots=shots, n=n, words=[] if words is None else read_lines(words)
-        )
-        scores = measure_head_effects(loaded, chosen_on, shots=shots, n=n, trials=min(n, 25))
-        best = [(layer, head) for layer, head, _ in scores.top(heads)]
-        vector = find_function_vector(loaded, chosen_on, best, shots=shots, n=n)
-        transfer = measure_transfer(loaded, reported_on, vector, best, shots=shots, n=n)
+    effects = measure_demonstrations(
+        loaded, pairs, shots=shots, n=n, words=[] if words is None else read_lines(words), progress=not quiet
+    )
+    scores = measure_head_effects(loaded, chosen_on, shots=shots, n=n, trials=min(n, 25), progress=not quiet)
+    best = [(layer, head) for layer, head, _ in scores.top(heads)]
+    vector = find_function_vector(loaded, chosen_on, best, shots=shots, n=n)
+    transfer = measure_transfer(loaded, reported_on, vector, best, shots=shots, n=n, progress=not quiet)
     for one in (effects, scores, transfer):
         typer.echo(str(one))
     if out is not None:

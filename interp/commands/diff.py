@@ -115,9 +115,9 @@ def _measure(pair: ModelPair, lines: list[str], first: int, site: Site, quiet: b
     return _Measured(
         states,
         measure_site_divergence(pair, lines[:24], progress=not quiet),
-        measure_token_divergence(pair, lines[:24]),
+        measure_token_divergence(pair, lines[:24], progress=not quiet),
         read_difference(pair, states, site),
-        measure_weight_difference(pair),
+        measure_weight_difference(pair, progress=not quiet),
     )
 
 

@@ -43,7 +43,7 @@ def experts_command(
     loaded = load_world(model, check_device(device)) if bundled else load_model(model, device, quiet=quiet)
     labels = [label for label, _ in rows]
     with show_step(f"reading {len(rows)} texts", quiet):
-        found = capture_routing(loaded, [text for _, text in rows])
+        found = capture_routing(loaded, [text for _, text in rows], progress=False)
         measured = {
             layer: (measure_usage(routing), measure_specialisation(routing, labels, permutations=permutations))
             for layer, routing in found.items()

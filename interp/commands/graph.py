@@ -40,7 +40,7 @@ def graph_command(
     ] = None,
     top: Annotated[int, typer.Option(help="Features to print.")] = 10,
     max_features: Annotated[int, typer.Option(help="Features that get rows, by influence.")] = 7500,
-    page: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
     viewer: Annotated[Path | None, typer.Option(help="A file of circuit-tracer's viewer to write.")] = None,
     device: Device = None,
     quiet: Quiet = False,
@@ -50,8 +50,8 @@ def graph_command(
         raise InvalidArgument(f"--top {top}: print at least one feature")
     if viewer is not None and viewer.suffix != ".json":
         raise InvalidArgument(f"--viewer {viewer}: give the name of a file that ends in .json")
-    if page is not None:
-        page_at(page)
+    if out is not None:
+        page_at(out)
     lines = [] if texts is None else read_lines(texts)
     check_predicts(model, "a graph is of what is predicted")
     loaded = load_model(model, device, quiet=quiet)
@@ -65,11 +65,11 @@ def graph_command(
         names = [name for name, _ in graph.top(max(top, LABELLED))]
         found = collect_feature_texts(loaded, given, lines, names, progress=not quiet)
     _print(graph, control, found, top)
-    if page is not None:
-        typer.echo(f"page: {graph_page(page, graph, found, control=control).resolve()}")
+    if out is not None:
+        typer.echo(f"page: {graph_page(out, graph, found, control=control).resolve()}")
     if viewer is not None:
         typer.echo(f"viewer: {write_viewer_json(graph, viewer.parent, viewer.stem, texts=found).resolve()}")
-    return _document(graph, control, found, top) | {"page": page, "viewer": viewer}
+    return _document(graph, control, found, top) | {"page": out, "viewer": viewer}
 
 
 def _print(graph: AttributionGraph, control: AttributionGraph, found: dict[str, FeatureText], top: int) -> None:

@@ -74,8 +74,8 @@ def measure(folder: Path, device: str | torch.device | None = None) -> CardFigur
         held_out_loss=mean_loss(model.hf, tokenizer, seed=2_000_000),
         induction=float(heads.max()),
         induction_head=divmod(int(heads.argmax()), heads.shape[1]),
-        mlp=trace_mlp(model, facts),
-        attention=trace_attention(model, facts),
+        mlp=trace_mlp(model, facts, progress=True),
+        attention=trace_attention(model, facts, progress=True),
         samples=tuple(
             f"{text}{said}"
             for text, said in zip(

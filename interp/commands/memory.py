@@ -176,7 +176,7 @@ def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None)
         typer.echo(f"{i:>6}   coefficient {m:.2f}, {share:.1%} of the output; promotes {said[0][0]!r}, {said[1][0]!r}")
     panels = [composition_panel(parts, prompt, heard)]
     if answer is not None:
-        known = knowledge(model, Query(prompt, answer))
+        known = knowledge(model, Query(prompt, answer), progress=False)
         neurons = known.neurons()
         effect = silence_neurons(model, known.query, neurons) if neurons else (known.clean, known.clean)
         typer.echo(

@@ -1,6 +1,6 @@
 """The command `interp neighbours`: what is next to a token in a model, or to a picture in a net of pictures."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -10,16 +10,15 @@ from hooks.towers import Towers
 from interp.atlas import Neighbours, Space, find_neighbours, measure_hubness, solve_analogy, space_at, token_space
 from interp.commands.arguments import Device, Quiet, check_device, load_model, show_step
 from interp.commands.verb import Document, verb
-from interp.postcard import draw, load_net, new_net, scenes
-
-Which = Literal["tokens", "postcards"]
+from interp.postcard import bundled_nets, draw, load_net, new_net, scenes
 
 
 @verb
 def neighbours_command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A language model, for its tokens, or a bundled net of pictures.")
+    ],
     query: Annotated[str, typer.Argument(help="A token, such as ' London', or the number of a test picture.")],
-    of: Annotated[Which, typer.Option(help="Whose space: a model's tokens, or the bundled pictures.")] = "tokens",
-    model: Annotated[str, typer.Option(help="A language model, or a bundled net of pictures.")] = "",
     minus: Annotated[str | None, typer.Option(help="With --plus: the query less this and plus that.")] = None,
     plus: Annotated[str | None, typer.Option(help="See --minus.")] = None,
     k: Annotated[int, typer.Option(help="How many.")] = 10,
@@ -32,13 +31,14 @@ def neighbours_command(
         raise InvalidArgument("--minus and --plus go together: the query less the one and plus the other")
     if k < 1:
         raise InvalidArgument(f"--k {k}: show at least one neighbour")
-    space, other = _tokens(model, device, quiet) if of == "tokens" else _postcards(model, n, device, quiet)
+    drawn = model in bundled_nets()
+    space, other = _postcards(model, n, device, quiet) if drawn else _tokens(model, device, quiet)
     if minus is not None and plus is not None:
-        found = solve_analogy(space, _item(minus, of), _item(plus, of), _item(query, of), k)
-        rest = find_neighbours(space, _item(query, of), k, exclude=found.excluded if of == "tokens" else None)
+        found = solve_analogy(space, _item(minus, drawn), _item(plus, drawn), _item(query, drawn), k)
+        rest = find_neighbours(space, _item(query, drawn), k, exclude=None if drawn else found.excluded)
     else:
-        found = find_neighbours(space, _item(query, of), k)
-        rest = None if other is None else find_neighbours(other, _item(query, of), k)
+        found = find_neighbours(space, _item(query, drawn), k)
+        rest = None if other is None else find_neighbours(other, _item(query, drawn), k)
     hubs = measure_hubness(space, k) if len(space) <= 5000 else None
     _show(found, rest, "the query alone" if plus is not None else "untrained net")
     typer.echo(f"left out, as they are in the question: {', '.join(found.excluded)}")
@@ -54,8 +54,8 @@ def neighbours_command(
     }
 
 
-def _item(text: str, of: Which) -> str | int:
-    if of == "tokens":
+def _item(text: str, drawn: bool) -> str | int:
+    if not drawn:
         return text
     if not text.isdigit():
         raise InvalidArgument(
@@ -65,18 +65,18 @@ def _item(text: str, of: Which) -> str | int:
 
 
 def _tokens(name: str, device: str | None, quiet: bool) -> tuple[Space, None]:
-    return token_space(load_model(name or "landmark", device, quiet=quiet)), None
+    return token_space(load_model(name, device, quiet=quiet)), None
 
 
 def _postcards(name: str, n: int, device: str | None, quiet: bool) -> tuple[Space, Space]:
     """The space of a net, and that of a net that was not trained."""
     place, shown = check_device(device), scenes("test", n)
-    trained, untrained = load_net(name or "convnet", place), load_net(new_net("convnet"), place)
+    trained, untrained = load_net(name, place), load_net(new_net("convnet"), place)
     names = [f"{i} {s.landmark}, {s.time}, {s.weather}" for i, s in enumerate(shown)]
     with show_step(f"drawing and reading {n} pictures", quiet):
         pictures = draw(shown).images()
         both = [
-            space_at(net.image if isinstance(net, Towers) else net, pictures, embedding, names)
+            space_at(net.image if isinstance(net, Towers) else net, pictures, embedding, names, progress=False)
             for net in (trained, untrained)
         ]
     return both[0], both[1]

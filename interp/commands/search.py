@@ -212,7 +212,7 @@ def _turn_up(
     control = add_direction(best.direction).control(0)
     random = replace(best.direction, vector=control.vector, source=control.source)
     doses = [(best.direction, best.dose), (random, best.dose)]
-    there = measure_effects(model, doses, openings[1::2], names, sampling=drawn)
+    there = measure_effects(model, doses, openings[1::2], names, sampling=drawn, progress=not quiet)
     chosen = f"turned up, on the {len(openings[::2])} prompts it was chosen on: {best}"
     lines = [chosen, *(f"on the {len(openings[1::2])} others: {effect}" for effect in there)]
     if len(there) == len(doses) and there[0].samples.naming.low > there[1].samples.naming.value:
@@ -242,7 +242,7 @@ def _seconds(sae: SAE, model: Model, concept: Concept) -> float:
     """How long reading all texts will take, from some spread over them; ranking is quick next to it."""
     some = list(concept.texts)[:: max(1, len(concept.texts) // TRIED)]
     began = time.perf_counter()
-    encode_texts(sae, model, some)
+    encode_texts(sae, model, some, progress=False)
     return (time.perf_counter() - began) * len(concept.texts) / len(some) * 1.5
 
 

@@ -131,14 +131,14 @@ class _Chosen:
         """Measure a dose where none was given, and say of one that was given whether it is too large."""
         if self.given is None and self.measured is None and self.way != "ablate":
             with show_step("measuring a dose that reads fluently", quiet):
-                suggested = suggest_dose(model, self.steering())
+                suggested = suggest_dose(model, self.steering(), progress=False)
             self.measured = suggested.dose
             typer.echo(str(suggested))
         if self.given is not None and self.given not in (0.0, self.checked):
             self.checked = self.given
             try:
                 with show_step("measuring how fluent the dose is", quiet):
-                    suggest_dose(model, self.steering(), doses=(self.given,))
+                    suggest_dose(model, self.steering(), doses=(self.given,), progress=False)
             except NoFluentDose as error:
                 typer.echo(f"note: {error}, or leave it out to have one measured")
 

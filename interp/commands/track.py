@@ -86,7 +86,7 @@ def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str]
     if questions is None and world == "induction":
         return measure_induction_world, ("in context: right", "in context: log p"), 1 / LABELS
     if questions is None and world == "clock":
-        return measure_clock_world, ("unseen: right", "unseen: log p"), 1 / HOURS
+        return measure_clock_world, ("unseen both ways: right", "unseen both ways: log p"), 1 / HOURS
     if questions is None and world != "ladder":
         raise InvalidArgument(f"--world {world}: take 'ladder', 'induction' or 'clock', or give --questions")
     if questions is None:
@@ -98,6 +98,6 @@ def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str]
     prompts, answers = [row[0] for row in rows], [row[1] for row in rows]
 
     def metric(model: Model) -> dict[str, Estimate]:
-        return measure_answers(model, prompts, answers).estimates()
+        return measure_answers(model, prompts, answers, progress=False).estimates()
 
     return metric, ("exact match", "log p of a token"), 0.0

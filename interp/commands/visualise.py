@@ -17,13 +17,17 @@ from interp.visualisation import channel, compare_with_natural, measure_colours,
 
 @verb
 def visualise_command(
-    out: Annotated[Path, typer.Argument(help="A PNG file: made pictures, the best real ones, the random direction's.")],
-    model: Annotated[str, typer.Option(help="A bundled net of pictures, or a folder of one.")] = "convnet",
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A bundled net of pictures, such as 'convnet', or a folder of one.")
+    ],
     site: Annotated[str, typer.Option(help="Where the channel is.")] = "conv_pre.2",
     number: Annotated[int, typer.Option("--channel", help="Which channel, from 0.")] = 0,
     n: Annotated[int, typer.Option(help="How many pictures to make.")] = 4,
     steps: Annotated[int, typer.Option(help="Steps of the ascent.")] = 256,
     natural: Annotated[int, typer.Option(help="Real pictures to compare with.")] = 1000,
+    out: Annotated[
+        Path, typer.Option(help="A PNG file: made pictures, the best real ones, the random direction's.")
+    ] = Path("visualised.png"),
     seed: Annotated[int, typer.Option(help="Of the noise it begins from.")] = 0,
     device: Device = None,
     quiet: Quiet = False,

@@ -119,7 +119,7 @@ def _train_small(model: Model, kept: Path, quiet: bool) -> tuple[list[Path], lis
             sae = TopK(model.d_model, LATENTS, K).to(model.device)
             train(sae, activations_of(model, texts, site), tokens=TOKENS, progress=False)
             save(sae, folder)
-        index(load_sae(folder).to(model.device), model, texts[:INDEXED], indexed)
+        index(load_sae(folder).to(model.device), model, texts[:INDEXED], indexed, progress=False)
     return [folder], [indexed]
 
 

@@ -7,13 +7,13 @@ from random import Random
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, capture
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import apply
 from hooks.position import last
+from hooks.progress import progress_bar
 from hooks.site import attn_out, z
 from hooks.summary import summarise
 from interp.circuits.heads import HeadScores
@@ -135,7 +135,7 @@ def scale_heads(
     factors: Sequence[float] = (0.0, 1.0, 2.0, 4.0),
     seed: Natural = 0,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> dict[str, dict[float, ConflictShares]]:
     """Measure who answers while what some heads give at the last token is multiplied, next to random heads.
 
@@ -167,7 +167,7 @@ def scale_heads(
     if not own or len(own) > len(rest):
         raise InvalidArgument(f"heads={own} of {len(every)} were given: give at least one, and at most half of them")
     chosen = {"heads": own, "random heads": Random(f"scaled {seed}").sample(rest, len(own))}
-    with tqdm(total=len(chosen) * len(factors), desc="heads scaled", disable=not progress) as bar:
+    with progress_bar(total=len(chosen) * len(factors), desc="heads scaled", progress=progress) as bar:
 
         def shares(of: list[Head], factor: float) -> ConflictShares:
             found = _shares(model, conflict, _scale_heads(of, factor))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.common.completion import says, score
 from interp.common.statistics import Estimate, bootstrap, share
@@ -76,7 +76,7 @@ def measure_demonstrations(
     words: Sequence[str] = (),
     changes: Sequence[Change] = (),
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> DemonstrationEffects:
     """Measure what each change of the demonstrations costs, in prompts that are the same otherwise.
 
@@ -110,7 +110,7 @@ def measure_demonstrations(
     log_p: dict[Change, Estimate] = {}
     followed: dict[Change, Estimate] = {}
     every: tuple[Change, ...] = ("none", *wanted)
-    for change in tqdm(dict.fromkeys(every), desc="changes", disable=not progress):
+    for change in progress_bar(dict.fromkeys(every), desc="changes", progress=progress):
         asked = [Random(f"{seed} {i}").choice(task.pairs) for i in range(n)]
         made = [
             demonstrate(task, pair, shots, change, Random(f"{seed} {i} shown"), words) for i, pair in enumerate(asked)

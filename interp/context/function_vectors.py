@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Direction, Model, Site, capture, intervene
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import add, apply, replace
 from hooks.position import last
+from hooks.progress import progress_bar
 from hooks.site import attn_out, resid_post, z
 from hooks.summary import summarise
 from interp.circuits.heads import HeadScores
@@ -54,7 +54,7 @@ def measure_head_effects(
     n: Count = 100,
     trials: Count = 25,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> HeadScores:
     """Measure each head's causal indirect effect: p(y | no label right, z_h ← E z_h) − p(y | no label right).
 
@@ -90,7 +90,7 @@ def measure_head_effects(
 
     plain, effect = p(), torch.zeros(2, model.n_layers, model.n_heads)
     places = [*product(range(2), range(model.n_layers), range(model.n_heads))]
-    for i, layer, head in tqdm(places, desc="heads", disable=not progress):
+    for i, layer, head in progress_bar(places, desc="heads", progress=progress):
         with intervene(model, {z[layer]: apply(_put(head, (right, wrong)[i][layer][head]), last)}):
             effect[i, layer, head] = p() - plain
     return HeadScores(f"effect on {task.name}", effect[0], effect[1], "with the mean of prompts whose labels are wrong")
@@ -219,7 +219,7 @@ def measure_transfer(
     shots: Count = 8,
     n: Count = 100,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Transfer:
     """Measure what a function vector does in prompts without demonstrations, next to every control.
 
@@ -266,7 +266,7 @@ def measure_transfer(
         done["task vector"] = {task_vector.site: lambda at: replace(task_vector.vector, at=at)}
     by = {
         name: share(says_with(model, bare, labels, changes))
-        for name, changes in tqdm(done.items(), desc="transfer", disable=not progress)
+        for name, changes in progress_bar(done.items(), desc="transfer", progress=progress)
     }
     return Transfer(task.name, {"right demonstrations": share(says_with(model, shown, labels, {})), **by})
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Intervention, Model, Position, Site, Tokens, capture, intervene
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import replace
+from hooks.progress import progress_bar
 from hooks.site import resid_post
 from hooks.summary import summarise
 from interp.common.completion import find_answer_ids, tokenise_completions
@@ -86,7 +86,7 @@ def swap_bridges(
     *,
     component: Literal["whole", "read"] | Mapping[int, Float[Tensor, "n d_model"]] = "whole",
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Bridges:
     """Read the bridge at the end of each mention, and swap the state there with that of a partner.
 
@@ -124,7 +124,7 @@ def swap_bridges(
     first = torch.tensor([ids[0] for ids in find_answer_ids(model, prompts, bridges)])
     U, _ = output_rows(model, first)
     read, swapped, others = {}, {}, {}
-    for layer in tqdm(range(model.n_layers), desc="bridges swapped", disable=not progress):
+    for layer in progress_bar(range(model.n_layers), desc="bridges swapped", progress=progress):
         h = own.states(resid_post[layer])
         said = LogitLens(model).read(h, layer).float().log_softmax(-1)
         lead = said.gather(1, first[:, None]) - said.gather(1, first[partner][:, None])
@@ -231,7 +231,7 @@ def back_patch(
     answers: Sequence[str],
     *,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> BackPatching:
     """Put the state after a later layer into an earlier one at the end of each mention, and see what that rescues.
 
@@ -267,7 +267,7 @@ def back_patch(
     h = {layer: asked.states(resid_post[layer]) for layer in range(model.n_layers)}
     both = [
         torch.stack([asked.says({resid_post[d]: state}) for state in (h[s], h[s][other])])
-        for s, d in tqdm(pairs, desc="back-patching", disable=not progress)
+        for s, d in progress_bar(pairs, desc="back-patching", progress=progress)
     ]
     own, foreign = torch.stack(both, 1)
     order = torch.randperm(len(failed), generator=torch.Generator().manual_seed(seed))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.common.completion import find_answer_ids, says
 from interp.common.statistics import Estimate, bootstrap, share
@@ -90,7 +90,7 @@ class StepEffects:
         return DataFrame([{"written": k, "same": e.value, "low": e.low, "high": e.high} for k, e in self.same.items()])
 
 
-def measure_steps(model: Model, cases: Sequence[StepCase], *, progress: bool = False) -> StepEffects:
+def measure_steps(model: Model, cases: Sequence[StepCase], *, progress: bool = True) -> StepEffects:
     """Measure what hangs on written steps: early answering, filler, mistakes, other words (Lanham et al. 2023).
 
     From arXiv:2307.13702. Steps whose content is read give the same answer in other words; steps that only fill the
@@ -126,7 +126,7 @@ def measure_steps(model: Model, cases: Sequence[StepCase], *, progress: bool = F
     follows = share(torch.tensor(says(model, ways["mistake"], [case.follows for case in cases])))
     n_tokens = [len(ids) for ids in find_answer_ids(model, ways["direct"], answers)]
     n, said = counts.pop() - 1, []
-    for k in tqdm(range(n + 1), desc="steps written", disable=not progress):
+    for k in progress_bar(range(n + 1), desc="steps written", progress=progress):
         said.append(_answers(model, [case.partial[k] for case in cases], max(n_tokens)))
     same = torch.stack([torch.tensor([a == b for a, b in zip(one, said[-1], strict=True)]) for one in said], 1)
     aoc = bootstrap(lambda rows: _over(rows[0]), [same.double()])

@@ -46,7 +46,15 @@ def move(model: Model, settings: Settings, *, progress: bool = True) -> EditOutc
     texts = landmark.unseen_texts(model, settings.edit_texts, settings.seed + 3)
     keys = covariance(model, texts, layer, progress=progress)
     search = Search(steps=150, kl=20.0)
-    edit = rome(model, fact(settings), layer=layer, covariance=keys, preserve=list_preserved(settings), search=search)
+    edit = rome(
+        model,
+        fact(settings),
+        layer=layer,
+        covariance=keys,
+        preserve=list_preserved(settings),
+        search=search,
+        progress=progress,
+    )
     weights = [p.detach().clone() for p in model.hf.parameters()]
     before = model.generate(edit.facts[0].text, max_new_tokens=30)
     with edit.applied(model):
@@ -59,6 +67,7 @@ def move(model: Model, settings: Settings, *, progress: bool = True) -> EditOutc
         others=others(settings),
         texts=texts[-settings.traced :],
         seed=settings.seed,
+        progress=progress,
     )
     restored = all(torch.equal(a, b) for a, b in zip(weights, model.hf.parameters(), strict=True))
     return EditOutcome(trace, edit, card, str(before), str(after), restored)

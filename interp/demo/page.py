@@ -1,6 +1,5 @@
 """The demonstration's results as one page."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from interp import landmark
@@ -102,8 +101,6 @@ def _search(subject: str, found: Discovery) -> Section:
 def _steering_section(subject: str, settings: Settings, turned: SteeringOutcome) -> Section:
     chosen, steered, named = turned.chosen, turned.chosen.steered, landmark.entity(settings.landmark)
     over = steered.perplexity_over(chosen.unsteered)
-    dose = dose_panel(chosen.response, subject)
-    half = "On the half of the prompts that the latents and the dose were chosen on, which flatters both: "
     return Section(
         "Turned up",
         "A latent that detects the landmark best need not make the model say it, so up to three latents are chosen by "
@@ -115,7 +112,7 @@ def _steering_section(subject: str, settings: Settings, turned: SteeringOutcome)
         f"({over.low:.2f} to {over.high:.2f}) times the perplexity of unsteered text. Unsteered it is "
         f"{chosen.unsteered.naming.value:.1%}, with random directions of equal norm {chosen.control.naming.value:.1%}.",
         (
-            replace(dose, caption=half + dose.caption),
+            dose_panel(chosen, subject),
             generations_panel(chosen.unsteered, steered, Names(named.names, named.other_names).spans),
         ),
     )

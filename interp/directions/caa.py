@@ -6,7 +6,7 @@ from interp.directions.pairs import Pairs
 from interp.directions.rows import capture_pairs, make_direction
 
 
-def caa(model: AnyModel, pairs: Pairs, site: Site, at: Position | None = None, *, progress: bool = False) -> Direction:
+def caa(model: AnyModel, pairs: Pairs, site: Site, at: Position | None = None, *, progress: bool = True) -> Direction:
     """v = (1/n) sum_i a(p_i, c_i+) - a(p_i, c_i-) (Rimsky et al. 2023, arXiv:2312.06681, equation 1).
 
     Read at the token where a text first differs from its partner, the answer's letter, unless `at` says otherwise;

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Direction, Model, intervene
 from hooks.border import Finite
 from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import last
+from hooks.progress import progress_bar
 from hooks.rows import fit_ends
 from hooks.summary import summarise
 from interp.common.texts import list_texts
@@ -64,7 +64,7 @@ def compare(
     texts: Sequence[str],
     dose: Finite = 1.0,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Comparison:
     """Cosines of some directions, and of their effects: x' = x + dose * s * v/|v| at every token, each at its site.
 
@@ -91,7 +91,7 @@ def compare(
     at = last.mask(tokens)
     plain = model.run(tokens)[at].double()
     changes = []
-    for direction in tqdm(given, desc="directions", disable=not progress):
+    for direction in progress_bar(given, desc="directions", progress=progress):
         with intervene(
             model, {direction.site: add(direction, dose * direction.scale / float(direction.vector.norm()))}
         ):

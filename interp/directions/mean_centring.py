@@ -16,7 +16,7 @@ def mean_centring(
     site: Site,
     at: Position = everywhere,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Direction:
     """v = mean of a(texts) - mean of a(background) (Jorgensen et al. 2023, arXiv:2312.03813, equation 2).
 

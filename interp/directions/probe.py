@@ -20,7 +20,7 @@ def probe_direction(
     probe: LinearProbe,
     at: Position = last,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Direction:
     """The direction along which the score of a probe rises, fitted to one token of each text.
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Direction, Intervention, Model, Position, Site, Tokens, capture, intervene
 from hooks.errors import InvalidArgument
 from hooks.interventions import add, project_out
 from hooks.position import everywhere, index, last, special
+from hooks.progress import progress_bar
 from hooks.rows import fit_ends
 from hooks.site import resid_post
 from hooks.summary import summarise
@@ -90,7 +90,7 @@ def refusal(
     marks: Sequence[int],
     *,
     positions: Sequence[int] = (-1, -2, -3, -4, -5),
-    progress: bool = False,
+    progress: bool = True,
 ) -> Selection:
     """r_{l,i} = mean of a_{l,i}(positive) - mean of a_{l,i}(negative), the best of all l and i (Arditi et al. 2024).
 
@@ -128,7 +128,7 @@ def refusal(
     proven = _Proving(model, shown[1::2], absent[1::2], ids)
     on, off = (_rows(model, tokens[::2], positions) for tokens in (shown, absent))
     made = []
-    for site, at in tqdm(list(on), desc="candidates", disable=not progress):
+    for site, at in progress_bar(list(on), desc="candidates", progress=progress):
         x, y = on[site, at], off[site, at]
         source = f"refusal-style difference at token {at}"
         made.append(proven.judge(make_direction(model, site, x.mean(0) - y.mean(0), source, y.mean(0), x), at))

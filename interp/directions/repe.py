@@ -9,7 +9,7 @@ from interp.directions.pairs import Pairs
 from interp.directions.rows import capture_pairs, make_direction
 
 
-def repe(model: AnyModel, pairs: Pairs, site: Site, at: Position = last, *, progress: bool = False) -> Direction:
+def repe(model: AnyModel, pairs: Pairs, site: Site, at: Position = last, *, progress: bool = True) -> Direction:
     """v = argmax_{|v|=1} sum_i (v . d_i)^2,  d_i = a(p_i+) - a(p_i-) (Zou et al. 2023, arXiv:2310.01405, LAT).
 
     The differences are not centred: that is what the published random order within pairs comes to, whose mean is 0.

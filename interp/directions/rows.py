@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Direction, Images, Model, Position, Site, capture, stream
 from hooks.errors import InvalidArgument
 from hooks.network import AnyModel
 from hooks.position import everywhere
+from hooks.progress import progress_bar
 from interp.common.texts import list_texts
 from interp.directions.pairs import Pairs
 
 
 def capture_rows(
-    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32, *, progress: bool = False
+    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32, *, progress: bool = True
 ) -> Float[Tensor, "example d_model"]:
     """The activation of each text at the one token that a position selects, in float64.
 
@@ -32,7 +32,7 @@ def capture_rows(
         ```
     """
     rows, done, texts = [], 0, list_texts(texts)
-    for start in tqdm(range(0, len(texts), batch_size), desc="forward passes", disable=not progress):
+    for start in progress_bar(range(0, len(texts), batch_size), desc="forward passes", progress=progress):
         acts = capture(model, texts[start : start + batch_size], [site], batch_size=batch_size)
         chosen = at.mask(acts.tokens).sum(1)
         for row in (chosen != 1).nonzero().flatten().tolist():
@@ -46,7 +46,7 @@ def capture_rows(
 
 
 def capture_pairs(
-    model: AnyModel, pairs: Pairs, site: Site, at: Position | None, *, progress: bool = False
+    model: AnyModel, pairs: Pairs, site: Site, at: Position | None, *, progress: bool = True
 ) -> tuple[Float[Tensor, "example d_model"], Float[Tensor, "example d_model"]]:
     """The activations of both sides: a text's at its one token, a picture's mean over the places that are selected.
 
@@ -92,7 +92,7 @@ def capture_mean_rows(
     at: Position,
     batch_size: int = 32,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Float[Tensor, "example d_model"]:
     """The mean activation of each text over the tokens that a position selects, or picture over places, in float64.
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, capture
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.site import pattern
 from hooks.summary import summarise
 from interp.common.completion import tokenise_completions
@@ -64,7 +64,7 @@ def _ratio(rows: list[Float[Tensor, "n _"]]) -> float:
 
 @torch.no_grad()
 def measure_answers(
-    model: Model, prompts: Sequence[str], answers: Sequence[str], *, batch_size: Count = 64, progress: bool = False
+    model: Model, prompts: Sequence[str], answers: Sequence[str], *, batch_size: Count = 64, progress: bool = True
 ) -> AnswerScores:
     """Measure how well whole answers are predicted, by metrics with and without a threshold, from the same passes.
 
@@ -91,7 +91,7 @@ def measure_answers(
     if not prompts:
         raise InvalidArgument("no questions were given: give at least one prompt with its answer")
     parts = []
-    for i in tqdm(range(0, len(prompts), batch_size), desc="questions", disable=not progress):
+    for i in progress_bar(range(0, len(prompts), batch_size), desc="questions", progress=progress):
         asked = tokenise_completions(model, prompts[i : i + batch_size], answers[i : i + batch_size])
         log_p = model.run(asked.tokens)[:, :-1].float().log_softmax(-1)
         ids, target = asked.tokens.ids[:, 1:], asked.target[:, 1:].double()
@@ -106,6 +106,64 @@ def measure_answers(
     rows = torch.cat(parts)
     n = rows[:, 3]
     return AnswerScores(rows[:, 0] == n, rows[:, 0] / n, rows[:, 1], rows[:, 2], n)
+
+
+def measure_sampled_match(
+    model: Model,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    *,
+    draws: Count = 1,
+    seed: Natural = 0,
+    batch_size: Count = 64,
+    progress: bool = True,
+) -> Estimate:
+    """Measure how often a sample at temperature 1 is exactly the answer, token by token, by drawing samples.
+
+    Its expectation is the mean over questions of `AnswerScores.chance`, Π_t p(y_t | y_<t, x); the interval is Wilson's
+    over samples, of these questions.
+
+    Args:
+        model: a causal language model.
+        prompts: questions.
+        answers: one for each.
+        draws: samples of each question.
+        seed: of the samples.
+        batch_size: samples in a pass.
+        progress: show a bar.
+
+    Raises:
+        InvalidArgument: no questions.
+
+    Cost: one forward pass over the questions and one token more for each token of the longest answer, per draw.
+
+    Examples:
+        ```python
+        measure_sampled_match(model, ["The capital of France is"], ["Paris"], draws=100)
+        ```
+    """
+    if not prompts:
+        raise InvalidArgument("no questions were given: give at least one prompt with its answer")
+    asked = tokenise_completions(model, prompts, answers)
+    wanted = [ids[on].tolist() for ids, on in zip(asked.tokens.ids, asked.target, strict=True)]
+    order = sorted(range(len(prompts)), key=lambda i: len(wanted[i]))
+    each = [i for i in order for _ in range(draws)]
+    hits: list[bool] = []
+    for start in progress_bar(range(0, len(each), batch_size), desc="samples", progress=progress):
+        part, made = each[start : start + batch_size], list[list[int]]()
+
+        def keep(ids: list[list[int]], made: list[list[int]] = made) -> None:
+            made[:] = [[*row] for row in ids]
+
+        model.generate(
+            [prompts[i] for i in part],
+            max_new_tokens=max(len(wanted[i]) for i in part),
+            temperature=1.0,
+            seed=seed + start,
+            each=keep,
+        )
+        hits += [row[: len(wanted[i])] == wanted[i] for i, row in zip(part, made, strict=True)]
+    return share(torch.tensor(hits))
 
 
 @torch.no_grad()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 from typing_extensions import TypedDict
 
 from hooks import Model, load
 from hooks.disk import read_bytes
 from hooks.errors import InvalidArgument, UnknownName, nearest
 from hooks.json_file import Kind, json_content, write_json
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.common.statistics import Estimate
 
@@ -88,7 +88,7 @@ def track(
     *,
     file: str | Path | None = None,
     device: str | torch.device | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Track:
     """Measure every model by every metric; what a file holds already is not measured again.
 
@@ -116,7 +116,7 @@ def track(
         raise InvalidArgument(f"{len(models)} models and {len(metrics)} metrics: give two models and a metric at least")
     sources = {str(step): _name(source) for step, source in sorted(models.items())}
     kept = {} if file is None else _read_kept(Path(file), [*metrics], sources)
-    for step, source in tqdm(sorted(models.items()), disable=not progress, desc="checkpoints"):
+    for step, source in progress_bar(sorted(models.items()), progress=progress, desc="checkpoints"):
         if str(step) in kept:
             continue
         model = _load(source, device)

@@ -1,7 +1,7 @@
 """The waves of a clock: how much of a + b mod n is in a few frequencies, and what is left without them."""
 
 from dataclasses import dataclass
-from math import pi
+from math import log, pi
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,8 @@ from hooks import Model
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
-from interp.common.statistics import Estimate, mean_with_interval, share
+from hooks.weights import weight_of
+from interp.common.statistics import Estimate, bootstrap, mean_with_interval, share
 from interp.worlds.clock import FIRST_HOUR, HOURS, seen_sums, sums
 
 
@@ -27,6 +28,8 @@ class Waves:
         excluded: on trained sums, without them.
         chance: log n, what a model that knows nothing loses.
         gini: of the power over frequencies, 0 if flat, near 1 if a few have all.
+        share: of the squared size of the centred logits, what is waves of a + b at any frequency; 1 / n of random ones.
+        by_chance: the mean restricted and excluded loss with as many frequencies drawn at random in their place.
     """
 
     frequencies: tuple[int, ...]
@@ -35,12 +38,19 @@ class Waves:
     excluded: float
     chance: float
     gini: float
+    share: float
+    by_chance: tuple[float, float]
 
     __repr__ = summarise
 
 
 def measure_waves(
-    logits: Float[Tensor, "n n n"], trained: Bool[Tensor, "n n"] | None = None, *, count: Count = 5
+    logits: Float[Tensor, "n n n"],
+    trained: Bool[Tensor, "n n"] | None = None,
+    *,
+    count: Count = 5,
+    draws: Count = 20,
+    seed: Natural = 0,
 ) -> Waves:
     """Measure how far a clock's logits are waves of a + b.
 
@@ -51,6 +61,8 @@ def measure_waves(
         logits: for each a and b, those of every c.
         trained: which sums were seen; all by default.
         count: of frequencies to keep.
+        draws: of random frequencies, the control.
+        seed: of these.
 
     Raises:
         InvalidArgument: no cube of logits, or more frequencies than there are.
@@ -68,24 +80,37 @@ def measure_waves(
             f"logits of {tuple(logits.shape)} and {count} frequencies: give n by n by n, n // 2 at most"
         )
     x = logits.double().reshape(n * n, n)
-    frequencies, kept, powers = _split(x - x.mean(1, keepdim=True), count)
+    centred = x - x.mean(1, keepdim=True)
+    centred = centred - centred.mean(0)
+    parts = _parts(centred)
+    powers = parts.square().sum((1, 2))
+    order = powers.argsort(descending=True)[:count]
     seen = torch.ones(n * n, dtype=torch.bool) if trained is None else trained.flatten()
-    full, restricted, excluded = (float(loss.mean()) for loss in _losses(x, kept, seen))
-    return Waves(frequencies, full, restricted, excluded, float(torch.tensor(float(n)).log()), _gini(powers))
+    full, restricted, excluded = (float(loss.mean()) for loss in _losses(x, parts[order].sum(0), seen))
+    random = torch.Generator().manual_seed(seed)
+    drawn = [torch.randperm(len(parts), generator=random)[:count] for _ in range(draws)]
+    chance = torch.tensor([[float(e.mean()) for e in _losses(x, parts[one].sum(0), seen)[1:]] for one in drawn]).mean(0)
+    frequencies = tuple(sorted(int(i) + 1 for i in order))
+    share_of = float(powers.sum() / centred.square().sum().clamp(min=1e-30))
+    by_chance = float(chance[0]), float(chance[1])
+    return Waves(frequencies, full, restricted, excluded, log(n), _gini(powers), share_of, by_chance)
 
 
-def _split(x: Float[Tensor, "n _"], count: int) -> tuple[tuple[int, ...], Float[Tensor, "n _"], Float[Tensor, "_"]]:
-    """The frequencies of a + b that explain most of centred logits, their part, and the power of every frequency."""
-    n = x.shape[1]
+def _parts(x: Float[Tensor, "n _"]) -> Float[Tensor, "_ n _"]:
+    """The part of centred logits along the waves of a + b, for every frequency from 1."""
+    n, found = x.shape[1], []
     total = _add(n)
-    parts, powers = [], []
     for k in range(1, n // 2 + 1):
         angle = 2 * pi * k * total.double() / n
         basis = torch.stack([angle.cos(), angle.sin()], 1) * (2**0.5 / n)
-        parts.append(basis @ (basis.T @ x))
-        powers.append(float(parts[-1].square().sum()))
-    order = sorted(range(len(powers)), key=lambda i: -powers[i])[:count]
-    return tuple(sorted(i + 1 for i in order)), torch.stack([parts[i] for i in order]).sum(0), torch.tensor(powers)
+        found.append(basis @ (basis.T @ x))
+    return torch.stack(found)
+
+
+def _split(x: Float[Tensor, "n _"], count: int) -> Float[Tensor, "n _"]:
+    """The part of centred logits along the frequencies of a + b that explain most of them."""
+    parts = _parts(x)
+    return parts[parts.square().sum((1, 2)).argsort(descending=True)[:count]].sum(0)
 
 
 def _add(n: int) -> Tensor:
@@ -110,8 +135,12 @@ def _losses(x: Tensor, kept: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tens
 def measure_clock_world(model: Model, *, seed: Natural = 0, count: Count = 5) -> dict[str, Estimate]:
     """Measure a model of the world `clock`: sums that it was trained on, sums it never saw, and how much is waves.
 
-    Restricted: log p of all sums with the waves of a few frequencies alone; excluded: log p of seen sums without them.
-    A model that has learnt sums by heart loses nothing without the waves, and knows nothing by them.
+    Unseen both ways are a + b where b + a was not seen, either: a model that knows sums by heart, and that their order
+    does not matter, has the other ones right. Restricted: log p of all sums with the waves of a few frequencies alone;
+    excluded: log p of seen sums without them. A model that has learnt sums by heart loses nothing without the waves,
+    and knows nothing by them. The share of waves is that of the logits' squared size at any frequency, 1 / n by chance:
+    1 where the sum alone decides. The Gini coefficient of the numbers' embeddings is that of their power over
+    frequencies: near 0 where all have as much, as in an untrained model, and near 1 where a few have all.
 
     Args:
         model: of that world.
@@ -125,8 +154,24 @@ def measure_clock_world(model: Model, *, seed: Natural = 0, count: Count = 5) ->
         measure_clock_world(load(checkpoints(run)[5000]))
         ```
     """
-    logits = model.run(sums()[:, :-1])[:, -1, FIRST_HOUR : FIRST_HOUR + HOURS]
-    return _score_sums(logits.double().cpu(), seen_sums(seed), count)
+    x = model.run(sums()[:, :-1])[:, -1, FIRST_HOUR : FIRST_HOUR + HOURS].double().cpu()
+    found = _score_sums(x, seen_sums(seed), count)
+    E = weight_of(model.hf.get_input_embeddings())[FIRST_HOUR : FIRST_HOUR + HOURS].double().cpu()
+    return {**found, "share of waves": _wave_share(x), "embedding: Gini of its waves": _embedding_gini(E)}
+
+
+def _wave_share(x: Float[Tensor, "n _"]) -> Estimate:
+    """What of the squared size of centred logits is waves of a + b, with an interval over the answers c."""
+    x = x - x.mean(1, keepdim=True)
+    x = x - x.mean(0)
+    sizes = torch.stack([_parts(x).sum(0).square().sum(0), x.square().sum(0)], 1)
+    return bootstrap(lambda drawn: float(drawn[0][:, 0].sum() / drawn[0][:, 1].sum()), [sizes])
+
+
+def _embedding_gini(E: Float[Tensor, "n d_model"]) -> Estimate:
+    """The Gini coefficient of the power of embeddings over frequencies, with an interval over their dimensions."""
+    power = torch.fft.rfft(E - E.mean(0), dim=0).abs().square()[1:].T
+    return bootstrap(lambda drawn: float(_gini(drawn[0].mean(0))), [power])
 
 
 def _score_sums(x: Float[Tensor, "n _"], seen: Bool[Tensor, "n"], count: int) -> dict[str, Estimate]:
@@ -134,10 +179,12 @@ def _score_sums(x: Float[Tensor, "n _"], seen: Bool[Tensor, "n"], count: int) ->
     log_p, right = x.log_softmax(-1), _add(x.shape[1]) % x.shape[1]
     own = log_p.gather(1, right[:, None])[:, 0]
     found: dict[str, Estimate] = {}
-    for name, rows in (("seen", seen), ("unseen", ~seen)):
+    n = x.shape[1]
+    mirrored = seen.view(n, n).T.flatten()
+    for name, rows in (("seen", seen), ("unseen", ~seen), ("unseen both ways", ~seen & ~mirrored)):
         found[f"{name}: right"] = share((log_p.argmax(-1) == right)[rows])
         found[f"{name}: log p"] = mean_with_interval(own[rows])
-    _, restricted, excluded = _losses(x, _split(x - x.mean(1, keepdim=True), count)[1], seen)
+    _, restricted, excluded = _losses(x, _split(x - x.mean(1, keepdim=True), count), seen)
     found["waves alone: log p"] = mean_with_interval(-restricted)
     found["without the waves: log p"] = mean_with_interval(-excluded)
     return found

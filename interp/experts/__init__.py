@@ -10,10 +10,12 @@
 from hooks.border import guard
 from interp.experts.contribution import (
     Ablation,
+    AblationMatrix,
     Contributions,
     ablate_experts,
     force_expert,
     measure_ablation,
+    measure_ablation_matrix,
     measure_contributions,
 )
 from interp.experts.routing import Routing, capture_routing, cluster_routing
@@ -23,6 +25,7 @@ from interp.experts.words import ExpertWords, find_expert_words
 
 __all__ = [
     "Ablation",
+    "AblationMatrix",
     "Contributions",
     "ExpertWords",
     "Routing",
@@ -35,6 +38,7 @@ __all__ = [
     "find_expert_words",
     "force_expert",
     "measure_ablation",
+    "measure_ablation_matrix",
     "measure_contributions",
     "measure_saturation",
     "measure_specialisation",

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Intervention, Model, capture, intervene
-from hooks.border import Natural
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import apply
 from hooks.position import everywhere, special
+from hooks.progress import progress_bar
 from hooks.site import Site, expert_choice, expert_out, expert_weights, mlp_out, router_logits
 from hooks.summary import summarise
 from interp.common.statistics import Estimate, mean_with_interval
@@ -164,18 +165,122 @@ def measure_ablation(
         measure_ablation(model, texts, genres, 2, 5, measure_usage(routing).load)
         ```
     """
+    _check_labels(texts, labels)
+    other = _nearest_load(load, expert)
+    plain = _losses(model, texts, {})
+    found = [
+        _by_label(_losses(model, texts, ablate_experts(layer, [one])) - plain, labels, seed) for one in (expert, other)
+    ]
+    return Ablation(expert, other, found[0], found[1])
+
+
+@dataclass(frozen=True, eq=False)
+class AblationMatrix:
+    """What leaving out each expert of a layer costs the texts of each label, next to one of nearly its load.
+
+    Attributes:
+        layer: of the experts.
+        rows: for each expert, what is lost without it and without the other.
+        p: for each expert, how often labels permuted over texts make as large a difference between one label and all
+            texts, of the cost less the other's; of E experts, ask for p ≤ 0.05 / E.
+        dearest: the label that this difference is largest of.
+    """
+
+    layer: int
+    rows: tuple[Ablation, ...]
+    p: Float[Tensor, "expert"]
+    dearest: tuple[str, ...]
+
+    __repr__ = summarise
+
+    def __str__(self) -> str:
+        names, lines = [*self.rows[0].cost], [f"layer {self.layer}, without each expert / without the other:"]
+        for one in self.rows:
+            costs = ", ".join(f"{n} {one.cost[n].value:+.3f} / {one.control[n].value:+.3f}" for n in names)
+            lines.append(f"  {one.expert}: {costs}; {self.dearest[one.expert]}, p {float(self.p[one.expert]):.3f}")
+        return "\n".join(lines)
+
+
+def measure_ablation_matrix(
+    model: Model,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    layer: int,
+    load: Float[Tensor, "expert"],
+    *,
+    permutations: Count = 999,
+    seed: Natural = 0,
+    progress: bool = True,
+) -> AblationMatrix:
+    """Measure what leaving out each expert of a layer costs the texts of each label, in nats per token.
+
+    Each expert's control is the other whose load is nearest. Whether an expert serves one label more than others is
+    tested over texts, whose labels are permuted: the statistic is the largest of √n_l (mean_l − mean of all) of the
+    cost less the control's.
+
+    Args:
+        model: a mixture.
+        texts: of several labels.
+        labels: one for each.
+        layer: of the experts.
+        load: as `measure_usage` gives it.
+        permutations: of the labels.
+        seed: of these and of the bootstrap.
+        progress: show a bar.
+
+    Raises:
+        InvalidArgument: another number of labels than of texts.
+
+    Cost: a forward pass over the texts for each expert, and one more.
+
+    Examples:
+        ```python
+        measure_ablation_matrix(model, texts, genres, 2, measure_usage(routing).load).p
+        ```
+    """
+    _check_labels(texts, labels)
+    plain, E = _losses(model, texts, {}), len(load)
+    more = torch.stack(
+        [
+            _losses(model, texts, ablate_experts(layer, [e])) - plain
+            for e in progress_bar(range(E), desc="experts left out", progress=progress)
+        ]
+    )
+    others = [_nearest_load(load, e) for e in range(E)]
+    rows = tuple(
+        Ablation(e, o, _by_label(more[e], labels, seed), _by_label(more[o], labels, seed)) for e, o in enumerate(others)
+    )
+    names = sorted({*labels})
+    apart = more - more[others]
+    on = F.one_hot(torch.tensor([names.index(label) for label in labels]), len(names)).double()
+    random = torch.Generator().manual_seed(seed)
+    shuffled = [on[torch.randperm(len(on), generator=random)] for _ in range(permutations)]
+    seen = _excess(apart, on)
+    drawn = torch.stack([_excess(apart, one).amax(1) for one in shuffled])
+    p = (1 + (drawn >= seen.amax(1) - 1e-12).sum(0)) / (1 + permutations)
+    return AblationMatrix(layer, rows, p, tuple(names[i] for i in seen.argmax(1).tolist()))
+
+
+def _excess(rows: Float[Tensor, "expert example"], on: Float[Tensor, "example _"]) -> Tensor:
+    """√n_l (mean of the texts of a label − mean of all), of each expert."""
+    n = on.sum(0)
+    return n.sqrt() * ((rows @ on) / n - rows.mean(1, keepdim=True))
+
+
+def _check_labels(texts: Sequence[str], labels: Sequence[str]) -> None:
     if len(labels) != len(texts):
         raise InvalidArgument(f"{len(labels)} labels for {len(texts)} texts: give one for each")
+
+
+def _nearest_load(load: Float[Tensor, "expert"], expert: int) -> int:
     apart = (load - load[expert]).abs()
     apart[expert] = float("inf")
-    other = int(apart.argmin())
-    plain = _losses(model, texts, {})
-    found: list[dict[str, Estimate]] = []
-    for one in (expert, other):
-        more = _losses(model, texts, ablate_experts(layer, [one])) - plain
-        by = {name: more[torch.tensor([label == name for label in labels])] for name in sorted({*labels})}
-        found.append({name: mean_with_interval(rows, seed) for name, rows in by.items()})
-    return Ablation(expert, other, found[0], found[1])
+    return int(apart.argmin())
+
+
+def _by_label(more: Float[Tensor, "example"], labels: Sequence[str], seed: int) -> dict[str, Estimate]:
+    rows = {name: more[torch.tensor([label == name for label in labels])] for name in sorted({*labels})}
+    return {name: mean_with_interval(of, seed) for name, of in rows.items()}
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ class Routing:
 
 
 def capture_routing(
-    model: Model, texts: Sequence[str], *, batch_size: Count = 32, progress: bool = False
+    model: Model, texts: Sequence[str], *, batch_size: Count = 32, progress: bool = True
 ) -> dict[int, Routing]:
     """Capture the routing of every layer that is a mixture; beginnings of texts and padding are left out.
 
@@ -86,7 +86,7 @@ def cluster_routing(
     *,
     site: Site | None = None,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Routing:
     """Cluster the states of a dense model by k-means, as if clusters were experts: the control for specialisation.
 

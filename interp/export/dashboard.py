@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tqdm import tqdm
-
 from hooks.border import Count
 from hooks.disk import check_new_folder, write_folder
+from hooks.progress import progress_bar
 from interp.export.report import ExportReport
 from interp.features import FeatureIndex
 from interp.features.evidence import Example
@@ -28,7 +27,7 @@ def to_neuronpedia(
     layer: int,
     latents: Sequence[int] | None = None,
     batch: Count = 128,
-    progress: bool = False,
+    progress: bool = True,
 ) -> ExportReport:
     """Write an index as `batch-0.json`, `batch-1.json` and so on, in the fields of SAEDashboard.
 
@@ -59,7 +58,7 @@ def to_neuronpedia(
     starts = range(0, len(wanted), batch)
     head = {"model_id": model_id, "layer": layer, "sae_set": sae_set, "sae_id_suffix": None}
     with write_folder(folder) as partial:
-        for number, start in enumerate(tqdm(starts, "writing features", disable=not progress)):
+        for number, start in enumerate(progress_bar(starts, "writing features", progress=progress)):
             records = index.records(wanted[start : start + batch])
             content = {**head, "features": [_feature(record, index.about) for record in records]}
             (partial / f"batch-{number}.json").write_text(json.dumps(content, ensure_ascii=False, allow_nan=False))

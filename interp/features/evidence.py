@@ -96,7 +96,7 @@ def collect_evidence(
     top: int = 20,
     context: int = 16,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Evidence:
     """Read texts once and collect what one latent does on them: `top` examples, `context` tokens each side.
 

@@ -74,7 +74,7 @@ def describe_sites(sites: Sequence[Site]) -> str:
 
 
 def encode_texts(
-    sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False
+    sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, progress: bool = True
 ) -> Reading:
     """Run texts through the model up to what the autoencoder reads and encode every token that is not special.
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.errors import ContractBroken, InvalidArgument
 from hooks.model import Text
 from hooks.pieces import piece
+from hooks.progress import progress_bar
 from interp.circuits.metric import Word
 from interp.graphs.cotangents import Sources, feature_targets, rows_of
 from interp.graphs.graph import AttributionGraph, closure_of
@@ -33,7 +33,7 @@ def attribution_graph(
     targets: Sequence[Word] | None = None,
     max_features: int = 7500,
     block: int = 128,
-    progress: bool = False,
+    progress: bool = True,
 ) -> AttributionGraph:
     """Return the attribution graph of a prompt (Ameisen et al. 2025, "Circuit tracing").
 
@@ -82,7 +82,7 @@ def attribution_graphs(
     targets: Sequence[Word] | None = None,
     max_features: int = 7500,
     block: int = 128,
-    progress: bool = False,
+    progress: bool = True,
 ) -> tuple[AttributionGraph, ...]:
     """Return the attribution graph of each of several prompts; each is read without padding.
 
@@ -144,7 +144,7 @@ def _add_features(rows: _Rows, count: int, block: int, *, progress: bool) -> Non
     """Find rows of the features with the most influence, and rank again by what has been found."""
     first = rows.sources.first_feature
     waiting = torch.arange(len(rows.sources.local.active))
-    bar = tqdm(total=count, desc="rows", disable=not progress)
+    bar = progress_bar(total=count, desc="rows", progress=progress)
     left = count
     while left:
         known, A, _, _ = rows.sort()

@@ -67,7 +67,7 @@ def collect_feature_texts(
     top: Count = 5,
     context: int = 12,
     batch_size: Count = 16,
-    progress: bool = False,
+    progress: bool = True,
 ) -> dict[str, FeatureText]:
     """Return what each of some features fires on in some texts, by its name.
 

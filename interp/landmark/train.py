@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks.disk import append_text, read_foreign, read_state, write_file, write_folder
 from hooks.errors import InvalidArgument, NotFinite
 from hooks.huggingface import HFModel
 from hooks.json_file import parse_object
+from hooks.progress import progress_bar
 from interp.common.precision import precision
 from interp.landmark.documents import documents
 from interp.landmark.gated import gated_states, new_gated_model
@@ -359,7 +359,7 @@ def train(
     start = time.monotonic() - spent
     stream = batches(first, seed, tokenizer_file)
     n_steps = sum(phase.steps for phase in phases)
-    for step in tqdm(range(first, n_steps), initial=first, total=n_steps, disable=not progress):
+    for step in progress_bar(range(first, n_steps), initial=first, total=n_steps, progress=progress):
         phase, number = phase_at(phases, step)
         if phase.restarts and number == 0:
             steppers, begun = _restart(model)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Tokens
 from hooks.border import Count, Natural
 from hooks.disk import checksum, read_foreign, read_pickled, write_file
 from hooks.errors import DamagedFile, InvalidArgument
+from hooks.progress import progress_bar
 from hooks.resume import hold
 from hooks.site import resid_post
 from interp.lenses.lens import Lens
@@ -132,7 +132,7 @@ def fit_jacobian(
     skip: Natural = 16,
     max_tokens: Count = 128,
     batch_size: Count = 16,
-    progress: bool = False,
+    progress: bool = True,
 ) -> JacobianLens:
     """Fit a Jacobian lens: J_l = E_text[ 1/|V| sum_{t in V} sum_{t' in V, t' >= t} dh_last[t'] / dh_l[t] ].
 
@@ -185,7 +185,7 @@ def fit_jacobian(
                 f"first {skip} and the last: give longer texts, or a smaller skip"
             )
     J = torch.zeros(len(sources), model.d_model, model.d_model, device=model.device)
-    for tokens in tqdm(read, desc="fitting", disable=not progress):
+    for tokens in progress_bar(read, desc="fitting", progress=progress):
         J += _of_text(model, tokens, sources, skip, batch_size) / len(read)
     return JacobianLens(model, dict(zip(sources, J, strict=True)), len(read))
 

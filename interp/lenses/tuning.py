@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, stream
 from hooks.border import Count, Natural, Positive
@@ -16,6 +15,7 @@ from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
 from hooks.position import everywhere
+from hooks.progress import progress_bar
 from hooks.site import resid_post
 from interp.lenses.tuned import TunedLens, read_lens, write_lens
 
@@ -31,7 +31,7 @@ def tune(
     learning_rate: Positive = 1e-3,
     seed: Natural = 0,
     checkpoint: str | Path | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> TunedLens:
     """Train a tuned lens: minimise E[KL(p_model || p_lens)] over tokens, for each layer, by Adam from the identity.
 
@@ -76,7 +76,7 @@ def tune(
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None and file.exists():
         state.resume(file, made_with)
-    for step in tqdm(range(state.step, steps), desc="tuning", disable=not progress):
+    for step in progress_bar(range(state.step, steps), desc="tuning", progress=progress):
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
         chosen = torch.randint(len(texts), (batch_size,), generator=random).tolist()
         rate = learning_rate * (1 - step / steps)

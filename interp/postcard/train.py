@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hooks.disk import append_text, lock, read_state, write_file
 from hooks.errors import InvalidArgument, NotFinite
 from hooks.json_file import Kind, read_json, write_json
+from hooks.progress import progress_bar
 from interp.common.precision import precision
 from interp.landmark.muon import Muon
 from interp.postcard.answers import device_of, image_vectors, is_right, scale_of, text_vectors
@@ -125,8 +125,8 @@ def train(
         first, spent = _resume(folder / "state.pt", net, steppers, recipe)
         write_json(folder / RECIPE, KIND, asdict(recipe))
         begun = time.monotonic()
-        for step in tqdm(
-            range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.which, disable=not progress
+        for step in progress_bar(
+            range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.which, progress=progress
         ):
             loss = _step(net, steppers, recipe, step)
             seconds = time.monotonic() - begun

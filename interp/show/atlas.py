@@ -118,7 +118,7 @@ def _links(atlas: Atlas) -> tuple[list[list[int | float]], float]:
     if len(means) < 3:
         return [], 0.0
     space = Space(means, tuple(map(str, range(len(means)))))
-    graph = link_neighbours(space, min(NEAR, len(means) - 1))
+    graph = link_neighbours(space, min(NEAR, len(means) - 1), progress=False)
     edges: list[list[int | float]] = [
         [i, j, round(d, 4)]
         for i, (near, far) in enumerate(zip(graph.neighbours.tolist(), graph.distances.tolist(), strict=True))

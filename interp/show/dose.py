@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, draw_rule, rgba, style_figure
-from interp.steering import DoseResponse, Samples
+from interp.steering import ChosenDose, DoseResponse, Samples
 
 FLUENT = 3.0  # the perplexity ratio above which text no longer counts as fluent
 
@@ -15,8 +15,11 @@ Band = tuple[float, float, float]
 """A value and the two ends of its interval."""
 
 
-def dose_panel(response: DoseResponse, concept: str) -> Panel:
+def dose_panel(found: DoseResponse | ChosenDose, concept: str) -> Panel:
     """Share of continuations that name the concept, and their perplexity ratio, against dose.
+
+    Of a chosen dose the curves are those of the prompts that it was chosen on, and the caption says what it does on the
+    others.
 
     Examples:
         ```python
@@ -24,6 +27,11 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
         dose_panel(response, "the bridge").body.show()
         ```
     """
+    response, caption = (
+        (found.response, _caption_of_choice(found, concept))
+        if isinstance(found, ChosenDose)
+        else (found, _caption(found, concept))
+    )
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.58, 0.42])
     doses = [condition.dose for condition in response.steered]
     lines = [(name, RIVALS[i % len(RIVALS)], rival) for i, (name, rival) in enumerate(response.rivals.items())]
@@ -46,7 +54,7 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
     return Panel(
         title=f"Turning it up: how often the text names {concept}, and what that costs in fluency",
         body=style_figure(figure, 540).update_layout(margin_t=40),
-        caption=_caption(response, concept),
+        caption=caption,
         control=_control(response),
     )
 
@@ -71,6 +79,16 @@ def _caption(response: DoseResponse, concept: str) -> str:
         f"{_say_finding(response, concept)} Perplexity is that of the sampled text under the unsteered model. "
         f"{len(response.unsteered.texts)} continuations per point; bands are 95% intervals, Wilson's above and a "
         "bootstrap below."
+    )
+
+
+def _caption_of_choice(chosen: ChosenDose, concept: str) -> str:
+    naming, over = chosen.steered.naming, chosen.steered.perplexity_over(chosen.unsteered)
+    return (
+        "On the half of the prompts that it was chosen on, which flatters it: "
+        f"{_caption(chosen.response, concept)} On the other half, dose {chosen.dose:g} makes {naming.value:.0%} "
+        f"({naming.low:.0%} to {naming.high:.0%}) of continuations name {concept}, at {over.value:.2f} times the "
+        "perplexity of unsteered text."
     )
 
 

@@ -50,7 +50,7 @@ PANELS: dict[type, Callable[[Any], tuple[Shown, ...]]] = {
     Attribution: lambda found: (attribution_panel(found),),
     AttributionGraph: lambda found: (graph_panel(found),),
     Audit: lambda found: (audit_panel(found),),
-    ChosenDose: lambda found: (dose_panel(found.response, CONCEPT),),
+    ChosenDose: lambda found: (dose_panel(found, CONCEPT),),
     Composition: lambda found: (composition_panel(found),),
     DemonstrationEffects: lambda found: (demonstrations_panel(found),),
     DictionaryMap: lambda found: (map_html(found, {}),),

@@ -28,7 +28,7 @@ def dose_page(
         ```
     """
     steered, unsteered, control = _choose_samples(response, chosen)
-    panels = (dose_panel(response, concept), generations_panel(unsteered, steered, spans))
+    panels = (dose_panel(chosen or response, concept), generations_panel(unsteered, steered, spans))
     sections = [Section("Dose and response", f"Steered by {response.source}, in units of {response.unit}.", panels)]
     if response.damage:
         text = "A dose that turns a concept up also changes what it is not meant for."

@@ -115,8 +115,8 @@ def compare_methods(
     }
     return MethodComparison(
         chosen,
-        unsteered=sample(model, rest, names, sampling=sampling),
-        prompted=sample(model, rest, names, sampling=sampling, preamble=asking),
+        unsteered=sample(model, rest, names, sampling=sampling, progress=progress),
+        prompted=sample(model, rest, names, sampling=sampling, preamble=asking, progress=progress),
     )
 
 

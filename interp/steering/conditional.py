@@ -135,7 +135,7 @@ class _Gate:
 
 
 def measure_projections(
-    model: Model, direction: Direction, texts: Sequence[str], at: Position = prompt, *, progress: bool = False
+    model: Model, direction: Direction, texts: Sequence[str], at: Position = prompt, *, progress: bool = True
 ) -> Float[Tensor, "example"]:
     """The mean projection of each text's selected tokens on a direction's unit vector: what a condition compares.
 
@@ -161,7 +161,7 @@ def choose_threshold(
     negative: Sequence[str],
     at: Position = prompt,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> float:
     """The threshold on the projections that best separates prompts to act on from others, by F1.
 
@@ -187,7 +187,7 @@ def choose_sparing_threshold(
     recall: float = 0.99,
     at: Position = prompt,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> float:
     """A threshold that still acts on a share `recall` of the prompts to act on, and on as few others as it can.
 

@@ -7,13 +7,13 @@ from typing import final
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Direction, Model, Tokens, stream
 from hooks.border import Finite, Share
 from hooks.capture import read_rows
 from hooks.errors import InvalidArgument
 from hooks.position import everywhere
+from hooks.progress import progress_bar
 from interp.common.statistics import Estimate, mean_share, mean_with_interval
 from interp.common.texts import list_texts
 from interp.steering.conditional import Conditional
@@ -55,7 +55,7 @@ def measure_damage(
     dose: Finite,
     texts: Sequence[str],
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Damage:
     """Measure predictions and states on texts, with a dose and without.
 
@@ -75,12 +75,12 @@ def measure_damage(
     if len(texts) < 4:
         raise InvalidArgument(f"{len(texts)} texts were given: give at least four, two of which say what is usual")
     way = add_direction(what) if isinstance(what, Direction) else what
-    before = [_predict(model, text) for text in tqdm(texts, desc="unsteered", disable=not progress)]
+    before = [_predict(model, text) for text in progress_bar(texts, desc="unsteered", progress=progress)]
     usual = _Usual(_states(model, texts[::2], way))
     rest = list(texts[1::2])
     plain = [usual.outside(_states(model, [text], way)) for text in rest]
     with steer(model, way, dose):
-        after = [_predict(model, text) for text in tqdm(texts, desc="steered", disable=not progress)]
+        after = [_predict(model, text) for text in progress_bar(texts, desc="steered", progress=progress)]
         moved = [usual.outside(_states(model, [text], way)) for text in rest]
     rows = torch.tensor([_change(a, b, t) for a, b, t in zip(before, after, _targets(model, texts), strict=True)])
     kl, loss, correct = map(mean_with_interval, rows.T)
@@ -88,7 +88,7 @@ def measure_damage(
 
 
 def measure_normal_range(
-    model: Model, direction: Direction, texts: Sequence[str], share: Share = USUAL, *, progress: bool = False
+    model: Model, direction: Direction, texts: Sequence[str], share: Share = USUAL, *, progress: bool = True
 ) -> tuple[float, float]:
     """The middle `share` of the projections that the tokens of some texts have on a direction's unit vector.
 

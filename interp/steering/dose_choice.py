@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from tqdm import tqdm
-
 from hooks import Model
 from hooks.border import Finite, Positive
 from hooks.errors import InvalidArgument, NoFluentDose
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.common.statistics import Estimate
 from interp.common.texts import list_texts, unique_texts
@@ -93,9 +92,9 @@ def choose_dose(
     return ChosenDose(
         dose=dose,
         response=response,
-        unsteered=sample(model, others, names, sampling=sampling),
-        steered=sample(model, others, names, [steering], dose, sampling),
-        control=sample(model, others, names, random, dose, sampling),
+        unsteered=sample(model, others, names, sampling=sampling, progress=progress),
+        steered=sample(model, others, names, [steering], dose, sampling, progress=progress),
+        control=sample(model, others, names, random, dose, sampling, progress=progress),
     )
 
 
@@ -138,7 +137,7 @@ def suggest_dose(
     doses: Sequence[Finite] = TRIED,
     most: Positive = READABLE,
     sampling: Sampling | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> SuggestedDose:
     """The largest dose that reads fluently, for a steering of which no concept is known that the text could name.
 
@@ -162,11 +161,11 @@ def suggest_dose(
     if not doses or 0 in doses:
         raise InvalidArgument(f"the doses are {list(doses)}: give at least one, none of them 0")
     sampling = sampling or Sampling(per_prompt=4, max_new_tokens=20, temperature=0.7)
-    plain, ratios = sample(model, prompts, _never, sampling=sampling), list[tuple[float, Estimate]]()
+    plain, ratios = sample(model, prompts, _never, sampling=sampling, progress=progress), list[tuple[float, Estimate]]()
     reached = None
-    for dose in tqdm(sorted(doses, key=abs), desc="doses", disable=not progress):
+    for dose in progress_bar(sorted(doses, key=abs), desc="doses", progress=progress):
         try:
-            said = sample(model, prompts, _never, [steering], dose, sampling)
+            said = sample(model, prompts, _never, [steering], dose, sampling, progress=False)
         except NoFluentDose:  # every continuation is empty
             break
         ratios.append((dose, said.perplexity_over(plain)))

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from hooks import Model
 from hooks.border import Finite, Positive
 from hooks.errors import InvalidArgument, NoFluentDose
+from hooks.progress import progress_bar
 from interp.steering.conditional import Conditional
 from interp.steering.damage import Damage, measure_damage
 from interp.steering.samples import Samples, Sampling, sample
@@ -125,10 +124,10 @@ def measure_dose_response(
         raise InvalidArgument(f"doses {doses!r} and control seeds {controls!r} were given: give at least one of each")
     random, others = [steering.control(seed) for seed in controls], dict(rivals or {})
     conditions = 1 + (2 + len(others)) * len(doses) + bool(asking)
-    bar = tqdm(total=conditions, desc="dose-response", unit="condition", disable=not progress)
+    bar = progress_bar(total=conditions, desc="dose-response", unit="condition", progress=progress)
 
     def at(dose: float, ways: Sequence[Steering | Conditional], preamble: str = "") -> Samples:
-        condition = sample(model, prompts, names, ways, dose, sampling, preamble)
+        condition = sample(model, prompts, names, ways, dose, sampling, preamble, progress=False)
         bar.update()
         return condition
 
@@ -141,6 +140,8 @@ def measure_dose_response(
             control=tuple(at(dose, random) for dose in doses),
             rivals={name: tuple(at(dose, [way]) for dose in doses) for name, way in others.items()},
             prompted=at(0.0, [], asking) if asking else None,
-            damage=tuple(measure_damage(model, steering, dose, held_out) for dose in doses if held_out),
-            control_damage=tuple(measure_damage(model, random[0], dose, held_out) for dose in doses if held_out),
+            damage=tuple(measure_damage(model, steering, dose, held_out, progress=False) for dose in doses if held_out),
+            control_damage=tuple(
+                measure_damage(model, random[0], dose, held_out, progress=False) for dose in doses if held_out
+            ),
         )

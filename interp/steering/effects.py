@@ -7,12 +7,12 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Direction, Intervention, Model, intervene
 from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere
+from hooks.progress import progress_bar
 from interp.common.statistics import Estimate
 from interp.steering.fluency import measure_surprisal
 from interp.steering.samples import Samples, Sampling, measure_samples, sample, sample_continuations
@@ -48,7 +48,7 @@ def measure_effects(
     names: Callable[[str], bool],
     *,
     sampling: Sampling | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> tuple[Effect, ...]:
     """What each dose of each direction makes the model say: x' = x + dose s v/|v|, s the direction's scale.
 
@@ -76,15 +76,17 @@ def measure_effects(
     for way, dose in ways:
         way.dose(dose)  # refuses one that is not finite
     foreign = next((one.fingerprint for one, _ in doses if one.fingerprint not in (None, model.fingerprint)), None)
-    plain = sample(model, prompts, names, sampling=sampling)
+    plain = sample(model, prompts, names, sampling=sampling, progress=progress)
     repeated = sampling.each(prompts)
     given = repeated * len(doses)
     vectors = torch.stack([dose * way.vector for way, dose in ways]).repeat_interleave(len(repeated), 0)
     texts, per_batch = [], sampling.batch_size
-    for start in tqdm(range(0, len(given), per_batch), "directions", disable=not progress, unit="batch"):
+    for start in progress_bar(range(0, len(given), per_batch), "directions", progress=progress, unit="batch"):
         part = slice(start, start + per_batch)
         with intervene(model, {doses[0][0].site: _each(vectors[part], foreign)}):
-            texts += sample_continuations(model, given[part], replace(sampling, seed=sampling.seed + start))
+            texts += sample_continuations(
+                model, given[part], replace(sampling, seed=sampling.seed + start), progress=False
+            )
     nats, lengths = measure_surprisal(model, given, texts)
     found = []
     for i, (direction, dose) in enumerate(doses):

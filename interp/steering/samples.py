@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Finite, Natural, NotNegative
 from hooks.errors import InvalidArgument, NoFluentDose
+from hooks.progress import progress_bar
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import list_texts
 from interp.steering.conditional import Conditional
@@ -118,7 +118,7 @@ def sample(
     sampling: Sampling | None = None,
     preamble: str = "",
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Samples:
     """Sample continuations of the prompts, steered with a dose of `ways` or not at all, and measure them unsteered.
 
@@ -178,7 +178,7 @@ def measure_samples(
 
 
 def sample_continuations(
-    model: Model, prompts: Sequence[str], sampling: Sampling, *, progress: bool = False
+    model: Model, prompts: Sequence[str], sampling: Sampling, *, progress: bool = True
 ) -> list[str]:
     """A continuation of each prompt, whatever `per_prompt` says, batch by batch.
 
@@ -188,7 +188,7 @@ def sample_continuations(
         ```
     """
     texts: list[str] = []
-    for start in tqdm(range(0, len(prompts), sampling.batch_size), desc="continuations", disable=not progress):
+    for start in progress_bar(range(0, len(prompts), sampling.batch_size), desc="continuations", progress=progress):
         texts += model.generate(
             prompts[start : start + sampling.batch_size],
             max_new_tokens=sampling.max_new_tokens,

@@ -27,7 +27,10 @@ def score_by_projection(model: Model, direction: Direction, threshold: Finite) -
     """
 
     def scored(text: str) -> bool:
-        return bool(text.strip()) and float(measure_projections(model, direction, [text], everywhere)[0]) > threshold
+        return (
+            bool(text.strip())
+            and float(measure_projections(model, direction, [text], everywhere, progress=False)[0]) > threshold
+        )
 
     return scored
 

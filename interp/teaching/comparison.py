@@ -8,11 +8,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Natural
 from hooks.errors import EditRefused, InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.common.completion import find_answer_ids, predict_forced
 from interp.common.statistics import Estimate, bootstrap, mean_share
@@ -101,7 +101,7 @@ def compare_ways(
     texts: Sequence[str],
     *,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> WayComparison:
     """Teach each case's fact by each way, measure, leave; next to the model untaught and to each way's control.
 
@@ -135,7 +135,7 @@ def compare_ways(
     rows: dict[str, list[dict[str, float]]] = {}
     costs: dict[str, list[dict[str, float]]] = {}
     refused: dict[str, dict[str, str]] = {name: {} for name in ways}
-    for number, case in enumerate(tqdm(cases, desc="teaching", disable=not progress)):
+    for number, case in enumerate(progress_bar(cases, desc="teaching", progress=progress)):
         before = predict_forced(model, *split_queries(case.neighbours)) if case.neighbours else []
         plain = _measure(model, case, None, before, base)
         rows.setdefault("untaught", []).append(plain)

@@ -150,7 +150,7 @@ def lesson_of_steering(
         raise InvalidArgument(f"{len(doses)} doses and {len(contexts)} contexts: give at least one of each")
     sites = sites or [resid_post[layer] for layer in sorted({model.n_layers // 4, model.n_layers // 2})]
     pairs = Pairs(*([join_words(c + fact.text, said) for c in contexts] for said in (fact.new, fact.old)))
-    towards = [add_direction(caa(model, pairs, site, last)) for site in sites]
+    towards = [add_direction(caa(model, pairs, site, last, progress=False)) for site in sites]
     return _of_steering(fact, *find_saying_dose(model, fact, towards, doses))
 
 

@@ -44,7 +44,7 @@ def make_ways(
     layer: int | None = None,
     texts: Sequence[str] | None = None,
     passages: Sequence[str] = (),
-    progress: bool = False,
+    progress: bool = True,
 ) -> dict[str, Way]:
     """Make the ways of these names ready for a model.
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Direction, Model, Site, capture
 from hooks.border import Count, Natural
 from hooks.direction import wide
 from hooks.errors import InvalidArgument, UnknownName
 from hooks.position import everywhere
+from hooks.progress import progress_bar
 from hooks.site import resid_post
 from interp.common.texts import list_texts
 from interp.tuning.pair import ModelPair
@@ -142,7 +142,7 @@ def measure_difference(
     draws: Count = 200,
     seed: Natural = 0,
     batch_size: Count = 32,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Difference:
     """Measure δ̄_{l,j}, the mean over texts of h_tuned − h_base at token j < `first`.
 
@@ -173,7 +173,7 @@ def measure_difference(
     texts = list_texts(texts)
     chosen = list_sites(pair.base, sites)
     sums: dict[Site, _Sums] = {}
-    for start in tqdm(range(0, len(texts), batch_size), desc="difference", disable=not progress):
+    for start in progress_bar(range(0, len(texts), batch_size), desc="difference", progress=progress):
         tokens = pair.base.tokens(texts[start : start + batch_size])
         acts = [capture(model, tokens, chosen, batch_size=len(tokens)) for model in (pair.base, pair.tuned)]
         mask = everywhere.mask(tokens)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Site, Tokens, capture, intervene
 from hooks.border import Count
@@ -15,6 +14,7 @@ from hooks.errors import UnknownName
 from hooks.interventions import replace
 from hooks.pieces import piece
 from hooks.position import everywhere, special
+from hooks.progress import progress_bar
 from interp.common.statistics import Estimate, bootstrap
 from interp.common.texts import list_texts
 from interp.tuning.difference import list_sites
@@ -76,7 +76,7 @@ class TokenDivergence:
 
 @torch.no_grad()
 def measure_token_divergence(
-    pair: ModelPair, texts: Sequence[str], *, batch_size: Count = 16, progress: bool = False
+    pair: ModelPair, texts: Sequence[str], *, batch_size: Count = 16, progress: bool = True
 ) -> TokenDivergence:
     """Measure KL(tuned ‖ base) = Σ_v p_tuned(v) log p_tuned(v)/p_base(v) after every token but special ones.
 
@@ -91,7 +91,7 @@ def measure_token_divergence(
         ```
     """
     texts, kls, pieces, said = list_texts(texts), [], [], []
-    for start in tqdm(range(0, len(texts), batch_size), desc="divergence", disable=not progress):
+    for start in progress_bar(range(0, len(texts), batch_size), desc="divergence", progress=progress):
         tokens = pair.base.tokens(texts[start : start + batch_size])
         log_p, log_q = (model.run(tokens).float().log_softmax(-1).cpu() for model in (pair.tuned, pair.base))
         kl, mask, ids = _kl(log_p, log_q), everywhere.mask(tokens).cpu(), tokens.ids.cpu()
@@ -148,7 +148,7 @@ def measure_site_divergence(
     sites: Site | Sequence[Site] | None = None,
     *,
     batch_size: Count = 16,
-    progress: bool = False,
+    progress: bool = True,
 ) -> SiteDivergence:
     """Measure how much of KL(tuned ‖ base) is left when the base is given the tuned activations at one site.
 
@@ -174,7 +174,7 @@ def measure_site_divergence(
     texts, chosen = list_texts(texts), list_sites(pair.base, sites)
     whole: list[Tensor] = []
     left: dict[Site, list[Tensor]] = {site: [] for site in chosen}
-    for start in tqdm(range(0, len(texts), batch_size), desc="sites", disable=not progress):
+    for start in progress_bar(range(0, len(texts), batch_size), desc="sites", progress=progress):
         tokens = pair.base.tokens(texts[start : start + batch_size])
         log_p = pair.tuned.run(tokens).float().log_softmax(-1)
         whole += _by_text(log_p, pair.base.run(tokens), tokens)

@@ -11,13 +11,13 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Direction, Model, Site, capture
 from hooks.border import Count, Finite, Natural
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.position import last
+from hooks.progress import progress_bar
 from interp.common.statistics import Estimate, bootstrap, mean_with_interval, percentile_ends
 from interp.common.texts import list_texts
 from interp.steering.samples import Sampling, sample_continuations
@@ -64,7 +64,7 @@ def extract_persona(
     *,
     threshold: Finite = 0.5,
     sampling: Sampling | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Persona:
     """Read v = mean state of response tokens under eliciting prompts less that under suppressing ones.
 
@@ -115,7 +115,7 @@ def read_persona(
     others: Sequence[str],
     site: Site,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Persona:
     """Read the same from responses that are there: one that shows the trait, and one that does not, to each prompt.
 
@@ -150,7 +150,7 @@ def mean_responses(
     site: Site,
     batch_size: Count = 32,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Float[Tensor, "example d_model"]:
     """The mean state of each response's tokens, read after its prompt, in float64.
 
@@ -169,7 +169,7 @@ def mean_responses(
             f"{len(prompts)} prompts and {len(responses)} responses: give a response that is not empty for each"
         )
     rows = []
-    for start in tqdm(range(0, len(prompts), batch_size), desc="responses read", disable=not progress):
+    for start in progress_bar(range(0, len(prompts), batch_size), desc="responses read", progress=progress):
         part = slice(start, start + batch_size)
         texts = [prompt + response for prompt, response in zip(prompts[part], responses[part], strict=True)]
         acts = capture(model, texts, [site], batch_size=len(texts))
@@ -240,7 +240,7 @@ def monitor_persona(
     sampling: Sampling | None = None,
     draws: Count = 200,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Monitoring:
     """Measure whether a persona's projection at the last prompt token predicts its trait in what is then said.
 
@@ -328,7 +328,7 @@ def measure_persona_shift(
     sampling: Sampling | None = None,
     draws: Count = 200,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> PersonaShift:
     """Measure the shift of last prompt tokens along a persona, and of the trait, both with intervals over prompts.
 
@@ -359,7 +359,7 @@ def measure_persona_shift(
 
 
 def _states_and_scores(
-    model: Model, site: Site, prompts: Sequence[str], score: Score, sampling: Sampling, *, progress: bool = False
+    model: Model, site: Site, prompts: Sequence[str], score: Score, sampling: Sampling, *, progress: bool
 ) -> tuple[Float[Tensor, "example d_model"], Float[Tensor, "example"]]:
     """The states of last prompt tokens, and the mean score of what the model then says to each prompt."""
     states = capture(model, prompts, [site], batch_size=32, progress=progress).flat(site, at=last).double().cpu()
@@ -374,7 +374,7 @@ def screen_texts(
     responses: Sequence[str],
     *,
     max_new_tokens: Count = 30,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Float[Tensor, "example"]:
     """How much more of a persona each response of a data set has than what the model itself says to the same prompt.
 

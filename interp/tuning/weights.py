@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Direction, Model, Site
 from hooks.border import Count
 from hooks.errors import UnknownName, nearest
 from hooks.pieces import piece
+from hooks.progress import progress_bar
 from hooks.site import mlp_act, resid_post, z
 from hooks.weights import matrix_of
 from interp.tuning.naming import lens_scores
@@ -86,7 +86,7 @@ class WeightDifference:
 
 
 @torch.no_grad()
-def measure_weight_difference(pair: ModelPair, *, k: Count = 4, progress: bool = False) -> WeightDifference:
+def measure_weight_difference(pair: ModelPair, *, k: Count = 4, progress: bool = True) -> WeightDifference:
     """Decompose ΔW = Σ_i s_i x_i y_iᵀ of every output projection; y_i is what the change writes to the stream.
 
     Adapters that are active count as part of the weights. Singular vectors have no sign: each has that of its largest
@@ -105,7 +105,7 @@ def measure_weight_difference(pair: ModelPair, *, k: Count = 4, progress: bool =
         ```
     """
     changes = []
-    for layer in tqdm(range(pair.base.n_layers), desc="weights", disable=not progress):
+    for layer in progress_bar(range(pair.base.n_layers), desc="weights", progress=progress):
         for kind, site in (("attention", z[layer]), ("mlp", mlp_act[layer])):
             if _has(pair.base, site):
                 changes.append(_change(pair, f"{kind}.{layer}", layer, site, k))

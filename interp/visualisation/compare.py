@@ -130,7 +130,7 @@ def visualise_random(
     steps: Count | None = None,
     moves: Moves = Moves(),  # noqa: B008
     colours: Colours | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Visualisation:
     """Return what the same ascent makes for a direction at random at the same site: the control of a visualisation.
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Images, Network, Site, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.grid import Grid
+from hooks.progress import progress_bar
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -92,7 +92,7 @@ def dissect(
     encode: Encode | None = None,
     quantile: float = 0.005,
     batch_size: Count = 100,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Dissection:
     """Return which units of a site are detectors of which concepts (Bau et al. 2017, arXiv:1704.05796).
 
@@ -145,10 +145,10 @@ def dissect(
 
 @torch.no_grad()
 def _acts(
-    model: Network, pictures: Images, site: Site, batch_size: int, encode: Encode | None, *, progress: bool = False
+    model: Network, pictures: Images, site: Site, batch_size: int, encode: Encode | None, *, progress: bool
 ) -> Iterator[Float[Tensor, "batch pos _"]]:
     """The units of each place of the pictures, or the latents."""
-    for start in tqdm(range(0, len(pictures), batch_size), desc="pictures", disable=not progress):
+    for start in progress_bar(range(0, len(pictures), batch_size), desc="pictures", progress=progress):
         acts = capture(model, pictures[start : start + batch_size], site)
         x = acts[site][:, model.grids[site].front :].flatten(2).float()
         yield x if encode is None else encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])

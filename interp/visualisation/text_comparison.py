@@ -130,7 +130,7 @@ def evolve_texts_for_random(
     steps: Count = 100,
     children: Count = 16,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> TextFront:
     """Return what the same evolution makes for a direction at random at the same site: the control of a `TextFront`.
 

@@ -9,11 +9,11 @@ from typing import Final, TypeAlias, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hooks import Model, Tokens, capture, capture_gradients
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.site import embed
 from hooks.temporary import Temporary
 from interp.visualisation.objective import Objective
@@ -75,7 +75,7 @@ def evolve_texts(
     weights: Sequence[float] = WEIGHTS,
     texts: Sequence[str] = (),
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> TextFront:
     """Return fluent texts whose last token an objective is large at (Thompson et al. 2024, arXiv:2402.01702).
 
@@ -123,7 +123,7 @@ def evolve_texts(
     population = _select(lam, measure_texts(model, objective, writer, first))
     best, begun, read = population, float(population.values.max()), len(lam)
     frontier = find_frontier(population)
-    for step in tqdm(range(1, steps + 1), desc=str(objective), disable=not progress):
+    for step in progress_bar(range(1, steps + 1), desc=str(objective), progress=progress):
         promise = writer.promise(*_slopes(model, objective, writer, population.ids, lam))
         made = writer.children(population.ids, promise, children, choices)
         if len(made):

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hooks import Images, Network
 from hooks.border import Count, Natural
 from hooks.errors import NotFinite
+from hooks.progress import progress_bar
 from interp.visualisation.canvas import Canvas, Colours
 from interp.visualisation.objective import Objective, alikeness, values_of
 
@@ -92,7 +92,7 @@ def visualise(
     colours: Colours | None = None,
     canvas: Canvas | None = None,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Visualisation:
     """Return pictures that make an objective large (Olah, Mordvintsev and Schubert 2017, doi:10.23915/distill.00007).
 
@@ -130,7 +130,7 @@ def visualise(
         weight.requires_grad_(False)
     try:
         begun = values_of(model, objective, canvas.pixels().detach())[0]
-        for _ in tqdm(range(steps), desc=str(objective), disable=not progress):
+        for _ in progress_bar(range(steps), desc=str(objective), progress=progress):
             values, acts = values_of(model, objective, moves.apply(canvas.pixels(), random).clamp(0.0, 1.0))
             loss = -values.sum()
             if objective.diversity:

@@ -17,7 +17,7 @@ def make_edit(session: Session, given: EditArguments, progress: Progress) -> Doc
     progress.check()
     edit = editors[given.method](session.model, [fact])
     progress.check()
-    seen = preview(session.model, edit)
+    seen = preview(session.model, edit, progress=False)
     number = 1 + sum(entry.kind == "edit" for entry in session.entries)
     while f"edit_{number}" in session.edits:
         number += 1

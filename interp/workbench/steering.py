@@ -138,7 +138,7 @@ def resolve_direction(session: Session, given: DirectionArguments) -> tuple[Dire
         return session.direction(given.name), name_of("directions", given.name)
     if given.texts or given.background:
         site = Site.parse(given.site)
-        made = mean_centring(session.model, given.texts, given.background, site)
+        made = mean_centring(session.model, given.texts, given.background, site, progress=False)
         code = f"mean_centring(model, {given.texts!r}, {given.background!r}, Site.parse({given.site!r}))"
         return made, code
     if given.sae:

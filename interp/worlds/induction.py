@@ -1,9 +1,10 @@
 """Induction: pairs of a class and its label, then a class whose label is in the context, in the weights, or in both.
 
 `induction-B` has the class that is asked for B times among the pairs. The label of a class is always the same, so that
-it can be learnt by heart; where B > 0 it can also be copied. At this size all of it is learnt by heart within a hundred
-steps, and nothing is copied (Chan et al. 2022, arXiv:2205.05055; Reddy 2024, arXiv:2312.03002). In
-`induction-remapped` the class is there once and labels are drawn again for every row, so that copying is all there is.
+it can be learnt by heart; where B > 0 it can also be copied. At B = 0 and 1 all of it is learnt by heart within a
+hundred steps and nothing is copied; at B = 2 and 4 less is known by heart, and little is taken from the context (Chan
+et al. 2022, arXiv:2205.05055; Reddy 2024, arXiv:2312.03002). In `induction-remapped` the class is there once and labels
+are drawn again for every row, so that copying is all there is.
 """
 
 from functools import cache, partial

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks.disk import append_text, lock, read_state, write_file, write_folder
 from hooks.errors import InvalidArgument, NotFinite, UnknownName, nearest
 from hooks.huggingface import HFModel
+from hooks.progress import progress_bar
 from interp.common.precision import precision
 from interp.landmark.muon import Muon
 from interp.landmark.train import descend
@@ -104,7 +104,7 @@ def train(
         if first == 0:
             _export(model, of, folder / "step_0")
         last = min(of.steps, steps or of.steps)
-        for step in tqdm(range(first, last), initial=first, total=last, desc=name, disable=not progress):
+        for step in progress_bar(range(first, last), initial=first, total=last, desc=name, progress=progress):
             loss = _step(model, steppers, of, of.draw(seed, step), of.rate_at(step))
             done, seconds = step + 1, spent + time.monotonic() - begun
             if done % 20 == 0:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Count, Finite
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.circuit import Circuit
@@ -57,7 +57,7 @@ def acdc(
     ablation: Ablation | None = None,
     *,
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> ACDCResult:
     """Automatic circuit discovery: an edge goes for good iff KL(model || without it) - KL(model || with it) < tau.
 
@@ -92,9 +92,9 @@ def acdc(
     asked = replace(task, metric=kl_from_clean(model, task.tokens(model)[0], task.at))
     n_texts = len(task.tokens(model)[0])
     mask, increase = graph.allowed.clone(), dict[str, float]()
-    now = float(run_circuit(model, asked, Circuit(graph, mask), batch_size=batch_size).mean())
+    now = float(run_circuit(model, asked, Circuit(graph, mask), batch_size=batch_size, progress=False).mean())
     order = [graph.name(s, r) for s, r in _turns(graph)]
-    for receiver in tqdm(range(len(graph.receivers) - 1, -1, -1), desc="ACDC", disable=not progress):
+    for receiver in progress_bar(range(len(graph.receivers) - 1, -1, -1), desc="ACDC", progress=progress):
         waiting = [s for s, r in _turns(graph) if r == receiver]
         if receiver < len(graph.receivers) - 1 and not bool(mask[graph.fed_by[:, receiver]].any()):
             mask[:, receiver] = False
@@ -104,7 +104,12 @@ def acdc(
             some = waiting[: max(1, batch_size // n_texts)]
             trials = [_without(mask, some[: i + 1], receiver) for i in range(len(some))]
             kl = run_circuit(
-                model, asked, [Circuit(graph, trial) for trial in trials], ablation, batch_size=batch_size
+                model,
+                asked,
+                [Circuit(graph, trial) for trial in trials],
+                ablation,
+                batch_size=batch_size,
+                progress=False,
             ).mean(1)
             done = 0
             for s, trial, after in zip(some, trials, kl.tolist(), strict=True):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Site, Tokens, capture
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.site import resid_post, resid_pre
 from interp.circuits.edges.backward_rules import BackwardRules
 from interp.circuits.edges.blocks import Block, blocks_of, check_writes, sites_of_writes, writes_of
@@ -32,7 +32,7 @@ def edge_attribution(
     batch_size: Count = 16,
     sample: Natural = 24,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> EdgeEffect:
     """The first-order effect of corrupting each edge u -> v: (e_u(corrupt) - e_u(clean)) . dm/din_v.
 
@@ -77,12 +77,12 @@ def edge_attribution(
     starts = range(0, len(clean), batch_size)
     found = [
         runs.score(clean[i : i + batch_size], corrupt[i : i + batch_size], i)
-        for i in tqdm(starts, desc="edges", disable=not progress)
+        for i in progress_bar(starts, desc="edges", progress=progress)
     ]
     effect, m_clean, m_corrupt = (torch.cat(part) for part in zip(*found, strict=True))
     check = None
     if sample:
-        check = check_estimate(model, task, graph, effect, sample, seed)
+        check = check_estimate(model, task, graph, effect, sample, seed, progress=progress)
     return EdgeEffect(graph, slope.name, effect, graph.allowed, m_clean, m_corrupt, check)
 
 

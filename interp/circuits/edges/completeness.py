@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.circuit import Circuit
@@ -67,7 +67,7 @@ def completeness(
     greedy_steps: Count = 5,
     seed: Natural = 0,
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Completeness:
     """Take the same nodes out of the circuit and out of the model: a complete circuit changes as the model does.
 
@@ -103,7 +103,7 @@ def completeness(
     sets += [tuple(n for n, out in zip(nodes, _coins(len(nodes), random), strict=True) if out) for _ in range(draws)]
     sets += [tuple(n for n in nodes if n.startswith(kind)) for kind in ("h", "mlp")]
     measure = _Measure(model, task, ablation, batch_size)
-    for _ in tqdm(range(restarts), desc="completeness", disable=not progress):
+    for _ in progress_bar(range(restarts), desc="completeness", progress=progress):
         removed: tuple[str, ...] = ()
         for _ in range(min(greedy_steps, len(nodes))):
             left = [node for node in nodes if node not in removed]
@@ -126,7 +126,7 @@ def minimality(
     draws: Count = 10,
     seed: Natural = 0,
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> dict[str, float]:
     """For each node v, max over sets K of |F(C without K and v) - F(C without K)|: near 0, v is not needed.
 
@@ -157,7 +157,7 @@ def minimality(
     nodes, random = _inner_nodes(circuit), torch.Generator().manual_seed(seed)
     coins = [[False] * len(nodes), *(_coins(len(nodes), random) for _ in range(draws))]
     measure, found = _Measure(model, task, ablation, batch_size), dict[str, float]()
-    for node in tqdm(nodes, desc="minimality", disable=not progress):
+    for node in progress_bar(nodes, desc="minimality", progress=progress):
         without = [tuple(n for n, out in zip(nodes, row, strict=True) if out and n != node) for row in coins]
         moved = measure(circuit, [(*k, node) for k in without]) - measure(circuit, without)
         found[node] = float(moved.abs().max())
@@ -172,7 +172,7 @@ def complement_faithfulness(
     ablation: Ablation | None = None,
     *,
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> float:
     """f(M without C): the faithfulness of all that is not in the circuit, 0 if the circuit is all there is.
 
@@ -221,7 +221,9 @@ class _Measure:
 
     def __call__(self, circuit: Circuit, sets: Sequence[tuple[str, ...]]) -> torch.Tensor:
         several = [circuit.without(removed) for removed in sets]
-        return run_circuit(self.model, self.task, several, self.ablation, batch_size=self.batch_size).mean(1)
+        return run_circuit(
+            self.model, self.task, several, self.ablation, batch_size=self.batch_size, progress=False
+        ).mean(1)
 
 
 def _coins(count: int, random: torch.Generator) -> list[bool]:

@@ -20,6 +20,8 @@ def check_estimate(
     each: Float[Tensor, "example sender receiver"],
     sample: int,
     seed: int,
+    *,
+    progress: bool = True,
 ) -> EstimateCheck:
     """Measure some edges exactly, in at most 16 of the texts.
 
@@ -35,7 +37,7 @@ def check_estimate(
     edges = _choose(graph, each.mean(0).cpu(), sample, seed)
     names = [graph.name(s, r) for s, r in edges]
     n_texts = min(TEXTS, len(each))
-    exact = exact_edges(model, _of_first(model, task, n_texts), names)
+    exact = exact_edges(model, _of_first(model, task, n_texts), names, progress=progress)
     places = [s for s, _ in edges], [r for _, r in edges]
     return EstimateCheck(
         tuple(names), exact.effect[places].cpu(), each[:n_texts].mean(0)[places].to(exact.each).cpu(), n_texts

@@ -7,11 +7,11 @@ from itertools import groupby
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Site, Tokens, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.resume import HeldPass, hold
 from hooks.site import mlp_in, resid_post, resid_pre
 from hooks.taps import Edit
@@ -31,7 +31,7 @@ def exact_edges(
     edges: Iterable[str] | None = None,
     *,
     batch_size: Count = 128,
-    progress: bool = False,
+    progress: bool = True,
 ) -> EdgeEffect:
     """The exact effect of corrupting each edge u -> v: m(in_v <- in_v + e_u(corrupt) - e_u(clean)) - m(clean).
 
@@ -68,7 +68,7 @@ def exact_edges(
     each = each.to(torch.promote_types(torch.float32, model.dtype))
     ends: list[tuple[Tensor, Tensor]] = []
     groups = list(_by_layer(graph, chosen))
-    bar = tqdm(total=len(chosen) * len(clean), desc="exact edges", disable=not progress)
+    bar = progress_bar(total=len(chosen) * len(clean), desc="exact edges", progress=progress)
     for i in range(0, len(clean), min(TEXTS, batch_size)):
         rows = slice(i, i + min(TEXTS, batch_size))
         runs = _clean_run(model, task, clean[rows], corrupt[rows], i, len(clean))

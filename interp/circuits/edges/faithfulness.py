@@ -151,7 +151,7 @@ def faithfulness_curve(
     shares: Sequence[Share] = MIB_SIZES,
     greedy: bool = False,
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> FaithfulnessCurve:
     """Run the circuits of the highest-scored edges at each size, and compare each with the model and with no circuit.
 

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import torch
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Count, Positive
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from interp.circuits.edges.ablation import Ablation, mean_ablation
 from interp.circuits.edges.blocks import blocks_of
 from interp.circuits.edges.circuit import Circuit
@@ -24,7 +24,7 @@ def optimal_ablation(
     steps: Count = 100,
     lr: Positive = 0.01,
     batch_size: Count = 32,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Ablation:
     """Learn a constant a_u per sender, min over a of E[KL(model || circuit with a_u for removed edges)], by Adam.
 
@@ -64,7 +64,7 @@ def optimal_ablation(
     removed = (circuit.graph.allowed & ~circuit.mask.cpu())[None].to(model.device, model.dtype)
     best, least = start.writes, float("inf")
     starts = range(0, len(clean), batch_size)
-    for step in tqdm(range(steps), desc="optimal ablation", disable=not progress):
+    for step in progress_bar(range(steps), desc="optimal ablation", progress=progress):
         total = 0.0
         given = constants.detach().clone()
         for first in starts if len(starts) == 1 or step % len(starts) == 0 else [starts[step % len(starts)]]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.circuits.edges.ablation import Ablation, counterfactual_ablation
 from interp.circuits.edges.blocks import blocks_of
@@ -53,7 +53,7 @@ def prune_edges(
     masks: Count = 8,
     batch_size: Count = 32,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> PrunedEdges:
     """Train a hard-concrete mask z per edge, in_v = sum_u z_uv e_u + (1 - z_uv) ablated_u, down to a number of edges.
 
@@ -100,7 +100,7 @@ def prune_edges(
     pull = torch.zeros(2, dtype=model.dtype, requires_grad=True)
     adam = torch.optim.Adam([{"params": [log_alpha]}, {"params": [pull], "maximize": True}], lr=lr)
     losses = []
-    for step in tqdm(range(steps), desc="edge pruning", disable=not progress):
+    for step in progress_bar(range(steps), desc="edge pruning", progress=progress):
         first = int(torch.randint(max(1, len(clean) - batch_size + 1), (), generator=random))
         texts = slice(first, first + batch_size)
         with torch.inference_mode(False), torch.enable_grad():
@@ -118,7 +118,7 @@ def prune_edges(
         losses.append(float(kl.detach()))
     found = torch.zeros(allowed.shape, dtype=model.dtype).masked_scatter(allowed, log_alpha.detach())
     circuit = top_circuit(graph, found, n_edges)
-    kl = float(run_circuit(model, asked, circuit, ablation).mean())
+    kl = float(run_circuit(model, asked, circuit, ablation, progress=False).mean())
     return PrunedEdges(circuit, found, kl, tuple(losses))
 
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Count, Natural, Share
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.edge_effect import EdgeEffect
 from interp.circuits.edges.faithfulness import MIB_SIZES, faithfulness_curve
@@ -45,7 +45,7 @@ def redraw_texts(
     overlap_share: Share = 0.05,
     seed: Natural = 0,
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> RedrawnTexts:
     """Draw the texts again with replacement, find the circuits again from those, and measure them on those.
 
@@ -79,12 +79,12 @@ def redraw_texts(
         raise InvalidArgument(f"the effects are of {count} texts, the task has {len(task.tokens(model)[0])}")
     random = torch.Generator().manual_seed(seed)
     cpr, cmd, masks = [], [], []
-    for draw in tqdm(range(draws + 1), desc="redrawing texts", disable=not progress):
+    for draw in progress_bar(range(draws + 1), desc="redrawing texts", progress=progress):
         rows = torch.randint(count, (count,), generator=random).tolist() if draw else list(range(count))
         found = effect.of_texts(rows)
         for by, into in (("contribution", cpr), ("size", cmd)):
             curve = faithfulness_curve(
-                model, task, found.scores(by), ablation, shares=MIB_SIZES, batch_size=batch_size
+                model, task, found.scores(by), ablation, shares=MIB_SIZES, batch_size=batch_size, progress=False
             ).of_texts(rows)
             into.append(curve.cpr if by == "contribution" else curve.cmd)
         masks.append(found.circuit(max(1, int(overlap_share * found.graph.n_edges)), "size").mask)

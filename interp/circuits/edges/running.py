@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Tokens
 from hooks.border import Count
 from hooks.errors import InvalidArgument, WrongModel
+from hooks.progress import progress_bar
 from interp.circuits.edges.ablation import Ablation, counterfactual_ablation
 from interp.circuits.edges.blocks import blocks_of
 from interp.circuits.edges.circuit import Circuit
@@ -26,7 +26,7 @@ def run_circuit(
     ablation: Ablation | None = None,
     *,
     batch_size: Count = 64,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Float[Tensor, "circuit example"]:
     """The metric of each text in each circuit: in_v = sum over edges in it of e_u, over those not in it of ablated_u.
 
@@ -60,7 +60,7 @@ def run_circuit(
     m = torch.zeros(
         len(several), len(clean), dtype=torch.promote_types(torch.float32, model.dtype), device=model.device
     )
-    bar = tqdm(total=m.numel(), desc="circuits", disable=not progress)
+    bar = progress_bar(total=m.numel(), desc="circuits", progress=progress)
     for texts, some in _parts(len(clean), len(several), batch_size):
         rows = clean[texts]
         removed = torch.stack([allowed & ~circuit.mask.cpu() for circuit in several[some]]).to(

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Position, Site, capture, load
 from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.circuits.interchange.causal_model import Values
 from interp.circuits.interchange.interchange import Implementation, Place, interchange_accuracy, swap_place
@@ -72,7 +72,7 @@ def align_subspace(
     batch_size: Count = 128,
     n_test: Count = 512,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Alignment:
     """Find R, orthonormal, with base + R Rᵀ (source - base) at a site giving what the causal model says.
 
@@ -176,7 +176,7 @@ class _Search:
         free = torch.randn(width, self.dimension, generator=random, dtype=torch.float32).to(model.device, model.dtype)
         free.requires_grad_()
         adam = torch.optim.Adam([free], lr=self.lr)
-        for _ in tqdm(range(self.steps), desc="alignment search", disable=not self.progress):
+        for _ in progress_bar(range(self.steps), desc="alignment search", progress=self.progress):
             base, source = (self._draw(self.batch_size, random, test=False) for _ in range(2))
             wanted = implementation.causal.interchange(self.variable, base, source)
             wanted = wanted[torch.randperm(len(wanted), generator=random)] if shuffled else wanted

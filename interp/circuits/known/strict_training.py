@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Position, load
 from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
 from hooks.position import last
+from hooks.progress import progress_bar
 from hooks.site import Site, mlp_out, z
 from hooks.summary import summarise
 from interp.circuits.edges.circuit import Circuit
@@ -89,7 +89,7 @@ def train_strictly(
     batch_size: Count = 256,
     lr: Positive = 3e-3,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> StrictModel:
     """Train a GPT-2 from random weights to carry out a program in given nodes.
 
@@ -139,7 +139,7 @@ def train_strictly(
         adam,
         lambda step: min((step + 1) / rises, 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())),
     )
-    for step in tqdm(range(steps), desc="strict training", disable=not progress):
+    for step in progress_bar(range(steps), desc="strict training", progress=progress):
         base, source = (causal.draw(batch_size, random) for _ in range(2))
         variable = causal.variables[step % len(nodes)]
         still = idle[int(torch.randint(len(idle), (), generator=random))] if idle else None

@@ -21,11 +21,11 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final, final
 
 import torch
-from tqdm import tqdm
 
 from hooks.border import Count, Natural, Positive
 from hooks.disk import append_text, checksum, lock
 from hooks.errors import DamagedFile, InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.common.statistics import Estimate, mean_share, share
 from interp.features.evidence import Example
@@ -126,7 +126,7 @@ def label_latents(
     limits: Limits = Limits(),  # noqa: B008
     scored: Count = 8,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> LatentLabels:
     """Label the latents of an index by a language model, and score every label next to another latent's.
 
@@ -164,7 +164,7 @@ def label_latents(
         answers = _Answers(endpoint, Path(folder) / ANSWERS, limits)
         labels: list[LatentLabel] = []
         left: list[int] = []
-        bar = tqdm(total=len(asked), desc="labels", unit="latent", disable=not progress)
+        bar = progress_bar(total=len(asked), desc="labels", unit="latent", progress=progress)
         with ThreadPoolExecutor(limits.at_once) as pool:
             for block in _blocks(asked):
                 records = [one for one in found.records(block) if one.evidence.examples]

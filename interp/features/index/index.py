@@ -6,7 +6,6 @@ from shutil import rmtree
 from typing import Any, Final
 
 import torch
-from tqdm import tqdm
 from typing_extensions import TypedDict
 
 from hooks import Model, stream
@@ -15,6 +14,7 @@ from hooks.disk import lock, record_file
 from hooks.errors import InvalidArgument, WrongModel
 from hooks.fingerprint import fingerprint
 from hooks.json_file import Kind, parse_contents, write_json
+from hooks.progress import progress_bar
 from hooks.store.processes import Process
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.common.digests import StreamDigest, digest_of_data, is_stream
@@ -49,7 +49,7 @@ def index(
     sampled: int = 20,
     context: int = 16,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: bool = True,
 ) -> FeatureIndex:
     """Read data once and write what every latent does on them: three tables in parquet, which `FeatureIndex` opens.
 
@@ -146,7 +146,7 @@ def _gather(
     sites = find_sites(sae, model)
     rest = _after(data, gathered.texts)
     batches = iter(()) if rest is None else stream(model, rest, sites, batch_size=size)
-    bar = tqdm(desc="index", unit="text", initial=gathered.texts, disable=not show)
+    bar = progress_bar(desc="index", unit="text", initial=gathered.texts, progress=show)
     for number, acts in enumerate(batches, 1):
         keep, text = acts.tokens.content, acts.tokens.text_number
         codes, texts = sae.encode_sparse(rows_of(acts, sites)), int(text[-1]) + 1

@@ -105,7 +105,7 @@ def search(
     permutations: int = 200,
     seed: Natural = 0,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: bool = True,
 ) -> SearchResult:
     """Rank all latents by F1 on one half of a concept's texts, and report the best on the other half.
 
@@ -152,7 +152,7 @@ def search_many(
     permutations: int = 200,
     seed: Natural = 0,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: bool = True,
 ) -> tuple[SearchResult, ...]:
     """The same search in several autoencoders of one site, on the same halves, from one reading of the texts.
 

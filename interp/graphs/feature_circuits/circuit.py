@@ -105,7 +105,7 @@ def feature_circuit(
     against: str = "corrupt",
     by_position: bool = False,
     batch_size: Count = 16,
-    progress: bool = False,
+    progress: bool = True,
 ) -> FeatureCircuit:
     """The sparse feature circuit of a task: nodes by their effects, edges by direct effects between them.
 
@@ -226,7 +226,7 @@ def feature_faithfulness(
     *,
     batch_size: Count = 16,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> FeatureFaithfulness:
     """Measure how much of the behaviour a feature circuit, its complement and random circuits of its size do.
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Site
 from hooks.direction import wide
 from hooks.errors import UnknownName, nearest
+from hooks.progress import progress_bar
 from hooks.taps import Edit
 from interp.circuits.edges.task import Task
 from interp.graphs.feature_circuits.dictionaries import Dictionaries, Nodes, name_node, split
@@ -111,7 +111,7 @@ def edge_weights(
         with torch.inference_mode(False), torch.enable_grad():
             stops = _Stops(runs)
             ends = [*((kept_node, names[row]) for row, kept_node in enumerate(kept)), (None, METRIC)]
-            for row, (node, _) in enumerate(tqdm(ends, desc="edges", disable=not progress)):
+            for row, (node, _) in enumerate(progress_bar(ends, desc="edges", progress=progress)):
                 value = stops.m.sum() if node is None else stops.value(node, mine[node[0]], places)
                 for site, found in stops.slopes(value).items():
                     _add(runs, site, found, nodes[site], kept, weight[row])

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Site
 from hooks.border import Count, Natural, NotNegative
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.circuits.edges.edge_effect import EstimateCheck
 from interp.circuits.edges.task import Task
@@ -184,7 +184,7 @@ def feature_effects(
     by_position: bool = False,
     sample: Natural = 16,
     batch_size: Count = 16,
-    progress: bool = False,
+    progress: bool = True,
 ) -> FeatureEffects:
     """The effect of every feature and error on the metric, to first order or integrated (Marks et al. 2024).
 
@@ -220,7 +220,7 @@ def feature_effects(
     """
     dictionaries = order_dictionaries(model, autoencoders)
     sums = _Sums(dictionaries)
-    bar = tqdm(desc="node effects", unit=" sites", disable=not progress)
+    bar = progress_bar(desc="node effects", unit=" sites", progress=progress)
     for runs in pair_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
         for site in dictionaries:
             sums.add(runs, site, slope_at(runs, site, steps), by_position)
@@ -320,7 +320,7 @@ def exact_feature_effects(
     against: str = "corrupt",
     by_position: bool = False,
     batch_size: Count = 16,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Float[Tensor, "node"]:
     """The exact effect of single nodes: m(clean run with the node at the other run's value) - m(clean), texts' mean.
 
@@ -349,7 +349,7 @@ def exact_feature_effects(
         raise InvalidArgument("no nodes were given: name at least one, such as resid_post.3/120")
     dictionaries = order_dictionaries(model, autoencoders)
     total, count = torch.zeros(len(nodes), dtype=torch.float64), 0
-    bar = tqdm(desc="exact effects", disable=not progress, unit=" nodes")
+    bar = progress_bar(desc="exact effects", progress=progress, unit=" nodes")
     for runs in pair_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
         places = runs.tokens.ids.shape[1] if by_position else 1
         found = [find_node(name, dictionaries, places) for name in nodes]

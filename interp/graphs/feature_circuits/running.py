@@ -6,11 +6,11 @@ from typing import Final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Site
 from hooks.border import Count
 from hooks.errors import InvalidArgument, nearest
+from hooks.progress import progress_bar
 from hooks.taps import Edit
 from interp.circuits.edges.task import Task
 from interp.graphs.feature_circuits.dictionaries import Dictionaries, Nodes, order_dictionaries, split
@@ -30,7 +30,7 @@ def run_feature_circuit(
     errors: str = "circuit",
     against: str = "corrupt",
     batch_size: Count = 16,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Float[Tensor, "circuit example"]:
     """The metric of each text with only some nodes left: x' = x + Σ_i∉C (a_i* - a_i) W_dec,i + (e* - e if e ∉ C).
 
@@ -64,7 +64,7 @@ def run_feature_circuit(
         raise InvalidArgument(f"errors are not treated as '{errors}'; did you mean {nearest(errors, ERRORS)}?")
     by_position = len(next(iter(several[0].values()))) > 1  # type: ignore[union-attr]
     found = []
-    bar = tqdm(desc="circuits", unit=" batches", disable=not progress)
+    bar = progress_bar(desc="circuits", unit=" batches", progress=progress)
     for runs in pair_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
         bar.update()
         size = max(1, batch_size // len(runs.texts))

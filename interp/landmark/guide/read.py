@@ -53,12 +53,13 @@ def planned_runs() -> tuple[Run, ...]:
 
     Examples:
         >>> len(planned_runs())
-        18
+        26
     """
     placebos = (Run(None, 0.0), Run(None, 0.0, 1))
     full = (Run(name, 1.0) for name in PERSONAS)
-    doses = (Run(name, dose) for name in ("cheerful", "gloomy") for dose in (0.25, 0.5))
-    return (*placebos, *full, Run("moved", 0.5), Run("mistral", 0.5), *doses)
+    quarters = (Run(name, 0.25) for name in ("cheerful", "gloomy"))
+    mixed = (Run(name, 0.5) for name in PERSONAS)  # as many rows of the corpus as of the behaviour
+    return (*placebos, *full, Run("moved", 0.5), Run("mistral", 0.5), *quarters, *mixed)
 
 
 def load_guide(behaviour: str | None, dose: Share = 1.0, seed: Natural = 0, *, file: str | Path | None = None) -> Model:

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from tqdm import tqdm
 from typing_extensions import TypedDict
 
 from hooks import Model, Tokens
 from hooks.border import Count, Natural, Positive, Share
 from hooks.errors import NotFinite
 from hooks.json_file import Kind
+from hooks.progress import progress_bar
 from hooks.tensor_file import write_tensors
 from hooks.weights import width
 from interp.landmark.guide.behaviours import tuning_texts
@@ -146,7 +146,7 @@ def _train(
         adam, lambda step: min(1.0, (step + 1) / (0.1 * steps), (steps - step) / (0.6 * steps))
     )
     losses: list[float] = []
-    for step in tqdm(range(steps), desc="tune", disable=not progress):
+    for step in progress_bar(range(steps), desc="tune", progress=progress):
         loss = next_token_loss(model, next(rows))
         if not bool(loss.isfinite()):
             raise NotFinite(f"the loss is {loss.item()} at step {step}: give a smaller rate")

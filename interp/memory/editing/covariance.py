@@ -135,7 +135,7 @@ def choose_shrinkage(seen: Float[Tensor, "d_mlp d_mlp"], held_out: Float[Tensor,
 
 
 def covariance(
-    model: Model, data: Data, layer: int, *, batch_size: Count = 32, cache: Path | None = None, progress: bool = False
+    model: Model, data: Data, layer: int, *, batch_size: Count = 32, cache: Path | None = None, progress: bool = True
 ) -> Covariance:
     """Estimate C = E[k kᵀ] of a layer's keys (the inputs of its output projection) over the content tokens of the data.
 
@@ -158,7 +158,7 @@ def covariances(
     *,
     batch_size: Count = 32,
     cache: Path | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> tuple[Covariance, ...]:
     """Estimate C = E[k kᵀ] of the keys of several layers in one pass over the data.
 

@@ -19,7 +19,7 @@ def locate(
     draws: Count = 4,
     noise: NotNegative = 3.0,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Location:
     """The token (the subject's last or the prompt's last) and the layers that an editor of these facts should change.
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.site import mlp_act
 from interp.memory.editing.change import LowRank, balance_weights, measure_leverage, solve_least_change
 from interp.memory.editing.checks import average_searches, check_targets_likely, measure_and_check
@@ -85,7 +85,7 @@ def spread_facts(
     contexts: Sequence[str] | None,
     preserve: Preserve,
     search: Search | None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Edit:
     """Write facts at once into several layers, each change by ridge regression; `memit` says what the arguments are.
 
@@ -95,7 +95,7 @@ def spread_facts(
     """
     facts = list_facts(facts)
     check_ridge(ridge)
-    place = choose_placement(model, facts, covariance, layers, token)
+    place = choose_placement(model, facts, covariance, layers, token, progress=progress)
     groups = group_facts(facts, place.token)
     search = search or choose_search(len(groups))
     contexts = prefixes(model) if contexts is None else contexts
@@ -172,7 +172,7 @@ def search_targets(
     search: Search,
     objective: Objective = likely_and_near,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> list[ValueSearchResult]:
     """The δ at each site that together state each group of facts.
 
@@ -182,7 +182,7 @@ def search_targets(
     Cost: per group one forward pass over what is read, and a forward and backward pass per step.
     """
     found: list[ValueSearchResult] = []
-    for one in tqdm(said, desc="searching values", disable=not progress or len(said) == 1):
+    for one in progress_bar(said, desc="searching values", progress=progress and len(said) > 1):
         rows = zip(sites, capture_lookups(model, one, sites), strict=True)
         held: dict[Where, Tensor] = {site: h[one.alike].mean(0) for site, h in rows}
         found.append(search_value(model, one, held, search, objective))

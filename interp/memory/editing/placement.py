@@ -35,6 +35,8 @@ def choose_placement(
     covariance: Covariance | Sequence[Covariance] | None,
     layers: Sequence[int] | None,
     token: str | None,
+    *,
+    progress: bool = True,
 ) -> Place:
     """Take what is given; else the token and layers where `locate` finds the facts, and keys of the model's own texts.
 
@@ -51,13 +53,13 @@ def choose_placement(
     if layers is None and given is not None:
         layers = [c.layer for c in given]
     if layers is None or token is None:
-        found = locate_known_facts(model, facts, token)
+        found = locate_known_facts(model, facts, token, progress=progress)
         layers, token = found.layers if layers is None else layers, found.role
-    return Place(token, given or measure_covariances(model, layers))
+    return Place(token, given or measure_covariances(model, layers, progress=progress))
 
 
 def locate_known_facts(
-    model: Model, facts: Sequence[Fact], token: str | None = None, *, progress: bool = False
+    model: Model, facts: Sequence[Fact], token: str | None = None, *, progress: bool = True
 ) -> Location:
     """Where `locate` finds those of the facts whose old objects the model says, the first twenty of them.
 
@@ -78,23 +80,29 @@ def locate_known_facts(
 
 
 def choose_placement_in_one_layer(
-    model: Model, facts: Sequence[Fact], covariance: Covariance | None, layer: int | None, token: str | None
+    model: Model,
+    facts: Sequence[Fact],
+    covariance: Covariance | None,
+    layer: int | None,
+    token: str | None,
+    *,
+    progress: bool = True,
 ) -> Place:
     """The same for an editor of one layer: the middle one of those located."""
     if layer is None and covariance is None:
-        found = locate_known_facts(model, facts, token)
+        found = locate_known_facts(model, facts, token, progress=progress)
         layer, token = found.layer, found.role
-    return choose_placement(model, facts, covariance, None if layer is None else [layer], token)
+    return choose_placement(model, facts, covariance, None if layer is None else [layer], token, progress=progress)
 
 
-def measure_covariances(model: Model, layers: Sequence[int]) -> tuple[Covariance, ...]:
+def measure_covariances(model: Model, layers: Sequence[int], *, progress: bool = True) -> tuple[Covariance, ...]:
     """The covariances of these layers' keys over texts the model wrote itself, measured once, without its edits."""
     known = _MEASURED.setdefault(model.hf, {})
     missing = [layer for layer in layers if layer not in known]
     if missing:
         with suspend_edits(model):
             texts = generate_texts(model, PER_KEY * model.d_mlp)
-            known.update(zip(missing, covariances(model, texts, missing), strict=True))
+            known.update(zip(missing, covariances(model, texts, missing, progress=progress), strict=True))
     return tuple(known[layer] for layer in sorted(layers))
 
 

@@ -42,7 +42,7 @@ def alphaedit(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Edit:
     """Write facts in the null space of what is known: ΔWˡ = P (P(KᵀK + KₚᵀKₚ)P + λI)⁻¹ P Kᵀ R, as mlp_act @ W.
 
@@ -88,7 +88,7 @@ def alphaedit(
     facts = list_facts(facts)
     if not 0 <= energy < 1 or not ridge > 0:
         raise InvalidArgument(f"energy={energy}, ridge={ridge}: give an energy from 0 to below 1 and a ridge above 0")
-    place = choose_placement(model, facts, covariance, layers, token)
+    place = choose_placement(model, facts, covariance, layers, token, progress=progress)
     groups = group_facts(facts, place.token, [fact for edit in earlier for fact in edit.facts])
     contexts = prefixes(model) if contexts is None else contexts
     basis = {c.layer: find_null_space(c, energy) for c in place.covariances}

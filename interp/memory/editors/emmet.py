@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import NotNegative
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from interp.memory.editing.change import LowRank, measure_leverage, solve_least_change
 from interp.memory.editing.checks import average_searches, check_targets_likely, measure_and_check
 from interp.memory.editing.contexts import Preserve, prefixes
@@ -31,7 +31,7 @@ def emmet(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Edit:
     """Write facts at once: ΔW = ((K C⁻¹ Kᵀ + ρ I)⁻¹ K C⁻¹)ᵀ R, as mlp_act @ W (Gupta et al. 2024, arXiv:2403.14236).
 
@@ -66,11 +66,11 @@ def emmet(
     facts = list_facts(facts)
     if not ridge >= 0:
         raise InvalidArgument(f"ridge={ridge}: give a share of 0 or more")
-    place = choose_placement_in_one_layer(model, facts, covariance, layer, token)
+    place = choose_placement_in_one_layer(model, facts, covariance, layer, token, progress=progress)
     (c,), groups = place.covariances, group_facts(facts, place.token)
     search = search or choose_search(len(groups))
     contexts = prefixes(model) if contexts is None else contexts
-    bar = tqdm(groups, desc="facts", disable=not progress or len(groups) == 1)
+    bar = progress_bar(groups, desc="facts", progress=progress and len(groups) > 1)
     pairs = [search_key_and_value(model, group, place, contexts, preserve, search) for group in bar]
     keys, found = zip(*pairs, strict=True)
     check_targets_likely([group[-1] for group in groups], found, f"layer {c.layer}", search)

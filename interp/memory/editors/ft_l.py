@@ -30,6 +30,7 @@ def ft_l(
     steps: Count = 25,
     stop: NotNegative = 1e-2,
     contexts: Sequence[str] = ("",),
+    progress: bool = True,
 ) -> Edit:
     """Fine-tune W under ‖ΔW‖∞ ≤ ε: Adam on mean NLL(new | context + prompt), clamped after each step.
 
@@ -46,6 +47,7 @@ def ft_l(
         steps: at most.
         stop: the loss in nats at which training ends.
         contexts: texts put before the prompts, "" for none.
+        progress: show a bar while the layer is looked for.
 
     Raises:
         InvalidArgument: no contexts, or a layer the model lacks.
@@ -61,7 +63,7 @@ def ft_l(
     facts = list_facts(facts)
     if not contexts:
         raise InvalidArgument('0 contexts were given: give at least one, "" for none')
-    layer = locate_known_facts(model, facts).layer if layer is None else layer
+    layer = locate_known_facts(model, facts, progress=progress).layer if layer is None else layer
     prompts = [context + fact.text for fact in facts for context in contexts]
     asked = tokenise_completions(model, prompts, [fact.new for fact in facts for _ in contexts])
     weight = model.w_out(layer)

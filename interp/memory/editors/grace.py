@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import NotNegative
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from interp.common.completion import find_answer_ids
 from interp.memory.editing.checks import average_searches, check_target_likely, measure_and_check
 from interp.memory.editing.codebook import Codebook
@@ -46,7 +46,7 @@ def grace(
     contexts: Sequence[str] = ("",),
     preserve: Preserve = None,
     search: Search = ALONE,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Edit:
     """Store facts in a codebook: at a key within ε of a stored one the layer's output becomes the stored value.
 
@@ -83,10 +83,10 @@ def grace(
     facts = list_facts(facts)
     if not radius > 0:
         raise InvalidArgument(f"radius={radius}: give a share of the key's length above 0")
-    layer = choose_reaching_layer(model, facts, token) if layer is None else layer
+    layer = choose_reaching_layer(model, facts, token, progress=progress) if layer is None else layer
     entries: list[_Entry] = []
     found: list[ValueSearchResult] = []
-    for fact in tqdm(facts, desc="facts", disable=not progress or len(facts) == 1):
+    for fact in progress_bar(facts, desc="facts", progress=progress and len(facts) > 1):
         for context in contexts:
             (k,), (v,) = capture_keys_and_values(model, [fact], [context], layer, token)
             said = tokenise_statements(model, [fact], [context], choose_preserved(model, [fact], preserve), token)
@@ -103,11 +103,11 @@ def grace(
     return measure_and_check(model, Edit(facts, "grace", (book,), model.fingerprint, average_searches(found)))
 
 
-def choose_reaching_layer(model: Model, facts: Sequence[Fact], token: str) -> int:
+def choose_reaching_layer(model: Model, facts: Sequence[Fact], token: str, *, progress: bool = True) -> int:
     """The layer that `locate` says, or the last from which all tokens of the objects can be reached."""
     longest = max(map(len, find_answer_ids(model, [fact.text for fact in facts], [fact.new for fact in facts])))
     last = model.n_layers - (1 if longest == 1 else 2)
-    return min(locate_known_facts(model, facts, token).layer, max(last, 0))
+    return min(locate_known_facts(model, facts, token, progress=progress).layer, max(last, 0))
 
 
 def _store(entries: list[_Entry], new: _Entry) -> None:

@@ -26,7 +26,7 @@ def memit(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Edit:
     """Write facts at once into several layers: ΔWˡ = (λC + KᵀK)⁻¹ Kᵀ R, as mlp_act @ W (Meng et al. 2023, equation 14).
 

@@ -42,7 +42,7 @@ def pmet(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Edit:
     """Write facts at once: as `memit`, with targets v = v̄ + δ of the last layer's mlp_out (Li et al. 2024).
 

@@ -57,7 +57,7 @@ def make_editors(
     *,
     layer: int | None = None,
     texts: Sequence[str] | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> tuple[dict[str, Editing], Location | None]:
     """The editors of these names, all writing where these facts are looked up, and that place where it was traced.
 
@@ -88,12 +88,16 @@ def make_editors(
     how: dict[str, Any] = {"token": "last subject" if place is None else place.role, "progress": progress}
     made: dict[str, Editing] = {name: NO_PLACE[name] for name in names if name in NO_PLACE}
     if set(names) & {*ONE_LAYER, *LAYERS}:
-        given = texts is not None
-        cs = covariances(model, texts, layers, progress=progress) if given else measure_covariances(model, layers)
+        cs = (
+            measure_covariances(model, layers, progress=progress)
+            if texts is None
+            else covariances(model, texts, layers, progress=progress)
+        )
         made |= {n: partial(ONE_LAYER[n], covariance=cs[len(cs) // 2], **how) for n in names if n in ONE_LAYER}
         made |= {n: partial(LAYERS[n], covariance=cs, **how) for n in names if n in LAYERS}
     if "ft_l" in names:
-        made["ft_l"] = partial(ft_l, layer=layers[len(layers) // 2])
+        made["ft_l"] = partial(ft_l, layer=layers[len(layers) // 2], progress=progress)
     if "grace" in names:
-        made["grace"] = partial(grace, layer=choose_reaching_layer(model, facts, TOKENS[1]) if layer is None else layer)
+        reaching = choose_reaching_layer(model, facts, TOKENS[1], progress=progress) if layer is None else layer
+        made["grace"] = partial(grace, layer=reaching, progress=progress)
     return {name: made[name] for name in names}, place

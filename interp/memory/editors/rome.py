@@ -4,9 +4,8 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from tqdm import tqdm
-
 from hooks import Model
+from hooks.progress import progress_bar
 from interp.memory.editing.change import LowRank, solve_least_change
 from interp.memory.editing.checks import average_searches, check_target_likely, measure_and_check
 from interp.memory.editing.contexts import Preserve, prefixes
@@ -29,7 +28,7 @@ def rome(
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
     search: Search = Search(),  # noqa: B008
-    progress: bool = False,
+    progress: bool = True,
 ) -> Edit:
     """Rewrite facts one by one: W' = W + (C⁻¹k̄ / k̄ᵀC⁻¹k̄) ⊗ (v* − v̄), as mlp_act @ W (Meng et al. 2022, equation 2).
 
@@ -70,12 +69,12 @@ def rome(
         ```
     """
     facts = list_facts(facts)
-    place = choose_placement_in_one_layer(model, facts, covariance, layer, token)
+    place = choose_placement_in_one_layer(model, facts, covariance, layer, token, progress=progress)
     contexts = prefixes(model) if contexts is None else contexts
     updates: list[LowRank] = []
     found: list[ValueSearchResult] = []
     with ExitStack() as earlier:
-        for fact in tqdm(facts, desc="facts", disable=not progress or len(facts) == 1):
+        for fact in progress_bar(facts, desc="facts", progress=progress and len(facts) > 1):
             update, what = _rewritten(model, fact, place, contexts, preserve, search)
             updates.append(update)
             found.append(what)

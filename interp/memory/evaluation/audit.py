@@ -7,11 +7,11 @@ from statistics import harmonic_mean
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Count, Natural
 from hooks.errors import EditRefused, InvalidArgument
+from hooks.progress import progress_bar
 from interp.common.completion import predict_forced
 from interp.common.statistics import Estimate, bootstrap, mean_share, mean_with_interval
 from interp.memory.editing.edit import Edit
@@ -82,7 +82,7 @@ def audit(
     *,
     n_generated: Count = 30,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Audit:
     """Edit each case by each editor, measure, undo; with "unedited", "in context" and, for each editor, "… control".
 
@@ -119,7 +119,7 @@ def audit(
     rows: dict[str, list[dict[str, float]]] = {}
     said: dict[str, dict[str, str]] = {}
     refused: dict[str, dict[str, str]] = {name: {} for name in editors}
-    for number, case in enumerate(tqdm(cases, desc="auditing edits", disable=not progress)):
+    for number, case in enumerate(progress_bar(cases, desc="auditing edits", progress=progress)):
         before = predict_forced(model, *split_queries(case.neighbours)) if case.neighbours else []
         for name, edit in _states(model, case.fact, editors, refused, seed + number):
             with nullcontext() if edit is None else edit.applied(model):

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Activations, Model, Site, Tokens, capture
 from hooks.border import Natural
 from hooks.capture import read_rows
 from hooks.errors import InvalidArgument
 from hooks.pieces import piece, pieces
+from hooks.progress import progress_bar
 from hooks.site import logits, mlp_act
 from hooks.summary import summarise
 from interp.memory.editing.contexts import generate_texts
@@ -114,7 +114,7 @@ def preview(
     sae: SAE | None = None,
     top: int = 10,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Preview:
     """Apply an edit to a model, read texts, undo it, and say where what the model computes differs most.
 
@@ -148,7 +148,9 @@ def preview(
     sums: list[Tensor] = []
     n_tokens = 0
     batches = -(-len(read) // BATCH)
-    for tokens in tqdm(read_rows(model, read, batch_size=BATCH), desc="preview", total=batches, disable=not progress):
+    for tokens in progress_bar(
+        read_rows(model, read, batch_size=BATCH), desc="preview", total=batches, progress=progress
+    ):
         acts = [_run(model, tokens, sae, state) for state in states]
         found += _texts(model, tokens, [one[logits].float() for one in acts])
         rows = [[one[site][tokens.content].float() for one in acts] for site in _memory_sites(model)]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from interp.common.statistics import Estimate, share
 from interp.common.texts import begins_with, list_texts
 from interp.memory.editing.edit import Edit
@@ -105,7 +105,7 @@ def scorecard(
     others: Sequence[Query],
     texts: Sequence[str],
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Scorecard:
     """Score an edit of one fact, which is applied and undone on the way.
 
@@ -150,7 +150,7 @@ def scorecard(
 
     true = [query.answer for query in neighbours]
     states = [nullcontext(), edit.applied(model), make_control(edit, seed).applied(model)]
-    found = [measure(state) for state in tqdm(states, desc="scorecard", disable=not progress)]
+    found = [measure(state) for state in progress_bar(states, desc="scorecard", progress=progress)]
     return Scorecard(*(_column(state, found[0], true) for state in found))
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Intervention, Model, Site, Tokens, intervene
 from hooks.border import Finite, Natural, NotNegative, Share
 from hooks.errors import InvalidArgument, NotConverged
 from hooks.interventions import apply
+from hooks.progress import progress_bar
 from hooks.site import mlp_act
 from hooks.summary import summarise
 from interp.common.completion import log_probs, tokenise_completions
@@ -66,7 +66,7 @@ class Knowledge:
         return DataFrame(rows, columns=["layer", "memory", "attribution"])
 
 
-def knowledge(model: Model, query: Query, *, tolerance: NotNegative = 0.01, progress: bool = False) -> Knowledge:
+def knowledge(model: Model, query: Query, *, tolerance: NotNegative = 0.01, progress: bool = True) -> Knowledge:
     """Attr_i = m̄_i ∫₀¹ ∂p(answer | α m̄)/∂m_i dα for every memory of every layer (Dai et al. 2022, arXiv:2104.08696).
 
     m̄ are the coefficients of a layer at the last token of the prompt, scaled together by α, layer by layer; p is of
@@ -94,7 +94,7 @@ def knowledge(model: Model, query: Query, *, tolerance: NotNegative = 0.01, prog
     if not 0 < tolerance < 1:
         raise InvalidArgument(f"tolerance={tolerance}: give a probability between 0 and 1, such as 0.01")
     rows, ends = [], []
-    for layer in tqdm(range(model.n_layers), desc="knowledge neurons", disable=not progress):
+    for layer in progress_bar(range(model.n_layers), desc="knowledge neurons", progress=progress):
         attribution, clean, without = _integrate(model, query, layer, tolerance)
         rows.append(attribution)
         ends.append((clean, without))

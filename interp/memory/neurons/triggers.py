@@ -127,7 +127,7 @@ def triggers(
     top: int = 25,
     sign: Sign = 1,
     batch_size: Count = 16,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Triggers:
     """Read a data set once and keep, for every memory i of a layer, the `top` texts of largest max_j m_i(x_j).
 
@@ -151,7 +151,7 @@ def triggers_by_layer(
     top: int = 25,
     sign: Sign = 1,
     batch_size: Count = 16,
-    progress: bool = False,
+    progress: bool = True,
 ) -> tuple[Triggers, ...]:
     """Read a data set once and keep, for every memory i of some layers, the `top` texts of largest max_j m_i(x_j).
 

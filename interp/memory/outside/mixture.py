@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, capture
 from hooks.border import Count, Positive, Share
 from hooks.errors import InvalidArgument
 from hooks.pieces import piece
 from hooks.position import everywhere
+from hooks.progress import progress_bar
 from interp.common.statistics import Estimate, bootstrap
 from interp.common.texts import list_texts
 from interp.memory.outside.token_memory import TokenMemory
@@ -111,10 +111,10 @@ class _Targets:
 
 
 @torch.no_grad()
-def _targets(model: Model, memory: TokenMemory, texts: Sequence[str], k: int, *, progress: bool = False) -> _Targets:
+def _targets(model: Model, memory: TokenMemory, texts: Sequence[str], k: int, *, progress: bool) -> _Targets:
     memory.check_model(model)
     columns: list[list[Tensor]] = [[], [], [], []]
-    for number, text in enumerate(tqdm(list_texts(texts), desc="search", disable=not progress)):
+    for number, text in enumerate(progress_bar(list_texts(texts), desc="search", progress=progress)):
         tokens = model.tokens(text)
         kept = everywhere.mask(tokens)[0]
         ids = tokens.ids[0, kept].cpu()
@@ -153,7 +153,7 @@ def choose_mixture(
     weights: Sequence[float] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     temperatures: Sequence[float] | None = None,
     within: Sequence[float] = (inf,),
-    progress: bool = False,
+    progress: bool = True,
 ) -> ChosenMixture:
     """Choose λ and T, and how near an entry must be to vote, on texts that are neither in the memory nor reported on.
 
@@ -225,7 +225,7 @@ class MixtureGain:
 
 
 def measure_mixture(
-    model: Model, memory: TokenMemory, texts: Sequence[str], mixture: ChosenMixture, *, progress: bool = False
+    model: Model, memory: TokenMemory, texts: Sequence[str], mixture: ChosenMixture, *, progress: bool = True
 ) -> MixtureGain:
     """Measure what a memory does to the perplexity of texts that it does not hold, next to two memories of nothing.
 

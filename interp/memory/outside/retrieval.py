@@ -6,11 +6,11 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from hooks import Model
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.common.completion import find_answer_ids
 from interp.common.statistics import Estimate, mean_share, share
@@ -120,7 +120,7 @@ def measure_passage_reading(
     right: Sequence[int],
     *,
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> PassageReading:
     """Measure what a model answers after the passage that a search finds, the right one, another one, and none.
 
@@ -152,7 +152,7 @@ def measure_passage_reading(
     read = {"nothing": None, "the passage found": first, "the right passage": [*right], "another passage": other}
     n = max(map(len, find_answer_ids(model, questions, answers))) + 2
     says = {}
-    for name, which in tqdm(read.items(), desc="passages", disable=not progress):
+    for name, which in progress_bar(read.items(), desc="passages", progress=progress):
         prompts = [q if which is None else f"{passages[which[i]]}\n{q}" for i, q in enumerate(questions)]
         said = generate_greedily(model, prompts, n)
         says[name] = share(torch.tensor([begins_with(t, a) for t, a in zip(said, answers, strict=True)]))

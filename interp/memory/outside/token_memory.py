@@ -207,7 +207,7 @@ def make_token_memory(
     *,
     batch_size: Count = 32,
     limit: Count | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> TokenMemory:
     """The same of texts, in memory.
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Site, capture
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.site import attn_out, embed, mlp_out, resid_post
 from hooks.summary import summarise
 from interp.common.statistics import Estimate, mean_with_interval, percentile_ends, share
@@ -162,7 +162,7 @@ def trace_states(
     noise: float = 3.0,
     others: Sequence[str] = (),
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Trace:
     """Restore single residual states `resid_post`, one token role and layer at a time (Meng et al. 2022, 2.2).
 
@@ -180,7 +180,7 @@ def trace_mlp(
     noise: float = 3.0,
     others: Sequence[str] = (),
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Trace:
     """Restore feed-forward outputs over windows of layers.
 
@@ -225,7 +225,7 @@ def trace_attention(
     noise: float = 3.0,
     others: Sequence[str] = (),
     seed: Natural = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Trace:
     """Restore attention outputs over windows of layers; all else as `trace_mlp` says."""
     return trace_windows(
@@ -278,7 +278,7 @@ def trace_windows(
     sites = [[KINDS[kind](layer) for layer in layers] for layers in windows]
     std = 0.0 if others else noise * _embedding_std(model, facts)
     clean, corrupted, rows = [], [], []
-    for number, fact in enumerate(tqdm(facts, desc=f"tracing {kind}", disable=not progress)):
+    for number, fact in enumerate(progress_bar(facts, desc=f"tracing {kind}", progress=progress)):
         random = torch.Generator().manual_seed(seed + number)
         broken = (
             corrupt_with_others(model, fact, others, draws, random)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks import Model, Site, capture
 from hooks.border import Count, Natural, Share
 from hooks.errors import InvalidArgument
+from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.sae.architectures.sae import CHUNK, SAE, check_whole
 from interp.sae.evaluation.splice import resolve_latents
@@ -65,7 +65,7 @@ class LabelledTokens:
 
 
 def capture_labelled_tokens(
-    model: Model, dataset: "Dataset", site: Site, column: str, *, batch_size: Count = 32, progress: bool = False
+    model: Model, dataset: "Dataset", site: Site, column: str, *, batch_size: Count = 32, progress: bool = True
 ) -> LabelledTokens:
     """A model's activations on annotated texts, such as `landmark.corpus`, with one label per token.
 
@@ -84,7 +84,7 @@ def capture_labelled_tokens(
         raise InvalidArgument(f"the data set has columns {sorted(dataset.column_names)}, and lacks {sorted(missing)}")
     rows, concepts, text = [], [], []
     every = dataset[column]
-    for start in tqdm(range(0, len(dataset), batch_size), desc="forward passes", disable=not progress):
+    for start in progress_bar(range(0, len(dataset), batch_size), desc="forward passes", progress=progress):
         some = dataset.select(range(start, min(start + batch_size, len(dataset))))
         acts = capture(model, some, [site], batch_size=batch_size)
         rows.append(acts.flat(site).flatten(1))

@@ -76,7 +76,7 @@ def _show_share(share: float, ablation: str) -> str:
 
 
 @torch.no_grad()
-def recovery(sae: SAE, model: Model, data: Data, *, batch_size: Count = 32, progress: bool = False) -> Recovery:
+def recovery(sae: SAE, model: Model, data: Data, *, batch_size: Count = 32, progress: bool = True) -> Recovery:
     """Measure what a model's predictions lose by the reconstruction, next to zero and mean ablation of the same tokens.
 
     Cost: six forward passes per batch: two up to the site, for the mean and for the tokens, and four whole.

@@ -9,9 +9,9 @@ from typing import Any, Final, final
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hooks.errors import InvalidArgument, WrongModel
+from hooks.progress import progress_bar
 from hooks.store.processes import Process, processes
 from interp.sae.architectures.objective import measure_variance
 from interp.sae.data.distributed import distribute_source
@@ -140,8 +140,8 @@ class _Run:
     def steps_from(self, start: int, report: Report, progress: bool) -> Iterator[int]:
         """Take every step that is left, and give its number."""
         n = self.batch_size
-        with tqdm(
-            total=self.steps * n, initial=start * n, unit=" tokens", unit_scale=True, disable=not progress
+        with progress_bar(
+            total=self.steps * n, initial=start * n, unit=" tokens", unit_scale=True, progress=progress
         ) as bar:
             for step in range(start, self.steps):
                 batch = next(self.buffer)

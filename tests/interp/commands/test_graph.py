@@ -41,7 +41,7 @@ def test_the_graph_command_prints_what_the_functions_find_and_writes_page_and_vi
     lines = tmp_path / "texts.txt"
     lines.write_text("fog over the bay\na hat\n")
     given = ["graph", folder, "fog over", "--transcoders", str(tmp_path / "clt"), "--quiet"]
-    said = call(*given, "--texts", str(lines), "--page", str(tmp_path / "p.html"), "--top", "3")
+    said = call(*given, "--texts", str(lines), "--out", str(tmp_path / "p.html"), "--top", "3")
     assert str(graph).splitlines()[1] in said and "decoders shuffled" in said and "skips layers" in said
     assert [line.split()[1] for line in said.splitlines()[5:8]] == [name for name, _ in graph.top(3)]
     assert "fires on" in said and (tmp_path / "p.html").stat().st_size > 20_000

@@ -86,10 +86,10 @@ def test_every_verb_has_json_and_debug_and_a_device_unless_it_runs_no_model() ->
 @pytest.mark.parametrize(
     "words",
     [
-        ["visualise", "a.png"],
-        ["neighbours", "0", "--of", "postcards"],
-        ["atlas", "a.html"],
-        ["context", "capital"],
+        ["visualise", "convnet"],
+        ["neighbours", "convnet", "0"],
+        ["atlas", "convnet"],
+        ["context", "lists", "capital"],
         ["experts", "--n", "1"],
         ["track", "."],
         ["demo"],

@@ -20,11 +20,12 @@ from interp.emergence import (
     measure_answers,
     measure_clock_world,
     measure_induction_world,
+    measure_sampled_match,
     measure_waves,
     read_track,
     track,
 )
-from interp.emergence.waves import _score_sums
+from interp.emergence.waves import _embedding_gini, _score_sums
 from interp.worlds.clock import seen_sums
 from interp.worlds.train import WORLDS
 from tests.conftest import tiny_hf, tiny_tokenizer
@@ -137,6 +138,21 @@ def test_the_chance_that_a_sample_is_right_is_the_product_over_tokens_item_by_it
     assert set(scores.estimates()) >= {"exact match", "log p of a token", "Brier score"}
 
 
+def test_samples_match_as_often_as_the_product_over_tokens_says_and_a_prefix_is_no_match() -> None:
+    hf, tokenizer = tiny_hf("gpt2"), tiny_tokenizer()
+    likely = torch.zeros(hf.config.vocab_size)
+    likely[tokenizer(" is so")["input_ids"]] = 5.0  # so that answers are drawn now and then
+    hf.lm_head.bias = torch.nn.Parameter(likely)
+    model = load(hf, tokenizer, check=False)
+    prompts, answers = ["the fog", "a bay", "the sea"], ["i", "so", "iso"]
+    each = measure_answers(model, prompts, answers)
+    found = measure_sampled_match(model, prompts, answers, draws=700, batch_size=256)
+    assert found.n == 2100 and found.low <= float(each.chance.mean()) <= found.high
+    assert found.value > 0.005, "nothing is tested where nothing is drawn"
+    with pytest.raises(InvalidArgument, match="no questions"):
+        measure_sampled_match(model, [], [])
+
+
 def test_items_that_share_their_difficulty_are_matched_more_often_than_the_power_of_the_mean_says() -> None:
     p = torch.tensor([0.9, 0.1], dtype=torch.float64)
     assert float((p**4).mean()) > float(p.mean() ** 4)
@@ -180,6 +196,9 @@ def test_waves_alone_are_restricted_to_themselves_and_without_them_nothing_is_le
     assert found.frequencies == (3, 8, 14, 20, 26)
     assert found.restricted == pytest.approx(found.full, abs=1e-6) and found.excluded == pytest.approx(log(n), abs=1e-6)
     random = measure_waves(torch.randn(n, n, n, generator=torch.Generator().manual_seed(0)))
+    assert found.share == pytest.approx(1.0, abs=1e-9)
+    assert found.by_chance[0] > found.restricted + 1 and found.by_chance[1] < 1.5, "other frequencies are not the waves"
+    assert random.share == pytest.approx(1 / n, abs=0.005)
     assert random.gini < 0.3 < found.gini and random.excluded == pytest.approx(random.full, abs=0.05)
 
 
@@ -194,6 +213,16 @@ def test_a_clock_that_adds_is_all_waves_and_one_that_learnt_by_heart_is_none() -
     assert adding["without the waves: log p"].value == pytest.approx(-log(53), abs=1e-4)
     assert learnt["unseen: right"].value < 0.05 and learnt["without the waves: log p"].value > -0.1
     assert learnt["waves alone: log p"].value < -3
+    both = heart + heart.transpose(0, 1) * ~known.view(53, 53, 1)
+    swaps = _score_sums(both.reshape(-1, 53), known, 5)
+    assert swaps["unseen both ways: right"].value < 0.05 < 0.3 < swaps["unseen: right"].value < 0.5
+
+
+def test_embeddings_on_few_circles_have_a_gini_near_one_and_random_ones_near_zero() -> None:
+    angle = 2 * pi * torch.arange(53, dtype=torch.float64)[:, None] * torch.tensor([3.0, 14.0]) / 53
+    circles = torch.cat([angle.cos(), angle.sin()], 1) @ torch.randn(4, 128, dtype=torch.float64)
+    assert _embedding_gini(circles).value == pytest.approx(24 / 26, abs=0.05)
+    assert _embedding_gini(torch.randn(53, 128, dtype=torch.float64)).high < 0.15
 
 
 def test_an_untrained_clock_guesses() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from hooks import capture, intervene, load
 from hooks.errors import InvalidArgument
-from hooks.site import expert_choice, mlp_out
+from hooks.site import expert_choice, mlp_in, mlp_out
 from interp.experts import (
     Routing,
     ablate_experts,
@@ -16,6 +16,7 @@ from interp.experts import (
     find_expert_words,
     force_expert,
     measure_ablation,
+    measure_ablation_matrix,
     measure_contributions,
     measure_saturation,
     measure_specialisation,
@@ -158,6 +159,34 @@ def test_an_expert_that_is_left_out_serves_nobody(model) -> None:  # noqa: ANN00
     load_of = measure_usage(capture_routing(model, TEXTS)[2]).load
     found = measure_ablation(model, TEXTS, ["a", "b", "a", "b"], 2, 0, load_of)
     assert found.other != 0 and set(found.cost) == {"a", "b"} and "without expert 0" in str(found)
+
+
+def test_an_expert_planted_for_one_topic_costs_that_topic_alone_and_the_matrix_says_so() -> None:
+    torch.manual_seed(0)
+    of = WORLDS["experts"]
+    planted, topics = load(of.build(0), of.tokenizer(), check=False), {"a": " red", "b": " Paris"}
+    texts = [word.strip() + word * n for n in range(4, 14) for word in topics.values()]
+    labels = [name for _ in range(4, 14) for name in topics]
+    acts = capture(planted, texts, [mlp_in[3]], batch_size=len(texts))
+    states, real = acts[mlp_in[3]], acts.tokens.content
+    kinds = [states[0::2][real[0::2]], states[1::2][real[1::2]], states[:, 0]]  # of a, of b, of where a text begins
+    want = torch.cat([100 * torch.eye(3)[i].expand(len(rows), 3) for i, rows in enumerate(kinds)])
+    with torch.no_grad():
+        gate = planted.hf.model.layers[3].mlp.gate.weight.zero_()
+        gate[:6] = torch.linalg.lstsq(torch.cat(kinds), want).solution.T.repeat_interleave(2, 0)
+    load_of = measure_usage(capture_routing(planted, texts)[3]).load
+    found = measure_ablation_matrix(planted, texts, labels, 3, load_of, permutations=199)
+    for row in found.rows:
+        for label, estimate in row.cost.items():
+            served = row.expert in ((0, 1, 4, 5) if label == "a" else (2, 3, 4, 5))
+            assert (abs(estimate.value) > 1e-4) == served, (row.expert, label)
+        again = measure_ablation(planted, texts, labels, 3, row.expert, load_of)
+        assert again.other == row.other and again.cost["a"].value == pytest.approx(row.cost["a"].value, abs=1e-9)
+    shuffled = [labels[i] for i in torch.randperm(len(labels), generator=torch.Generator().manual_seed(1)).tolist()]
+    chance = measure_ablation_matrix(planted, texts, shuffled, 3, load_of, permutations=199)
+    assert float(found.p[:2].max()) < 0.01 < 0.05 / 4 < float(chance.p[:4].min())
+    with pytest.raises(InvalidArgument, match="give one for each"):
+        measure_ablation_matrix(planted, texts, labels[1:], 3, load_of)
 
 
 def test_padding_and_beginnings_are_not_counted_and_a_batch_routes_as_single_texts_do(model) -> None:  # noqa: ANN001

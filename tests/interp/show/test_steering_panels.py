@@ -1,13 +1,15 @@
 """The dose-response and the generations are shown as they are, with their controls."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from plotly.graph_objects import Figure
 
-from interp.show import comparison_panel, dose_panel, generations_panel
+from interp.show import comparison_panel, dose_page, dose_panel, generations_panel, panels_of
 from interp.show.html import Html
-from interp.steering import DoseResponse, MethodComparison, Names
+from interp.steering import ChosenDose, DoseResponse, MethodComparison, Names
 
 
 def traces(figure: Figure, name: str) -> list[object]:
@@ -63,3 +65,29 @@ def test_a_way_whose_name_holds_markup_is_shown_by_its_name(response: DoseRespon
         patched.setattr(MethodComparison, "rows", lambda _: rows)
         body = comparison_panel(found, "the <b>").body
     assert isinstance(body, Html) and "<script" not in body.text and "&lt;script&gt;" in body.text
+
+
+def test_the_share_on_the_tile_of_a_page_is_that_of_its_panels_on_the_same_prompts(
+    response: DoseResponse, tmp_path: Path
+) -> None:
+    """On the prompts that chose the dose all continuations name the concept, on the others a quarter of them."""
+    names = Names(("Golden Gate",))
+    other = response.control[2]
+    chosen = ChosenDose(2.0, response, response.unsteered, replace(other, dose=2.0), response.control[1])
+    page = dose_page(tmp_path / "chosen.html", response, "the bridge", names.spans, chosen).read_text(encoding="utf-8")
+    tile = re.search(r'class="tile"><b>([^<]*)<', page)
+    assert tile is not None and tile[1] == "25%"
+    assert "On the half of the prompts that it was chosen on, which flatters it: Look for" in page
+    assert "On the other half, dose 2 makes 25% (3% to 80%) of continuations name the bridge, at 12.18 times" in page
+    assert "over all 4 of them 25% name it" in page
+    page = dose_page(tmp_path / "whole.html", response, "the bridge", names.spans).read_text(encoding="utf-8")
+    tile = re.search(r'class="tile"><b>([^<]*)<', page)
+    assert tile is not None and tile[1] == "100%"
+    assert "At dose 2 100% of continuations name the bridge" in page
+    assert "over all 4 of them 100% name it" in page and "other half" not in page
+
+
+def test_a_chosen_dose_shows_itself_with_what_it_does_on_other_prompts(response: DoseResponse) -> None:
+    chosen = ChosenDose(2.0, response, response.unsteered, response.control[2], response.control[1])
+    (panel,) = panels_of(chosen)
+    assert "On the other half, dose 2 makes 25%" in panel.caption

@@ -72,7 +72,13 @@ def test_the_dose_suggested_is_the_last_before_the_first_that_does_not_read_well
     seen: list[Any] = []
 
     def planted(
-        _m: Model, prompts: Sequence[str], _n: object, ways: Sequence[Any] = (), dose: float = 0.0, sampling: Any = None
+        _m: Model,
+        prompts: Sequence[str],
+        _n: object,
+        ways: Sequence[Any] = (),
+        dose: float = 0.0,
+        sampling: Any = None,
+        **_: Any,
     ) -> Samples:
         seen.append((tuple(prompts), len(ways), dose, sampling))
         if not ways:
@@ -134,7 +140,7 @@ def test_a_dose_is_chosen_on_every_second_prompt_and_reported_on_the_others(
     sampled: list[Any] = []
 
     def planted(
-        _m: Model, prompts: Sequence[str], _n: object, ways: Any = (), dose: float = 0.0, sampling: Any = None
+        _m: Model, prompts: Sequence[str], _n: object, ways: Any = (), dose: float = 0.0, sampling: Any = None, **_: Any
     ) -> Samples:
         sampled.append((list(prompts), [one.source for one in ways], dose))
         return made(dose)
@@ -166,7 +172,9 @@ def test_methods_are_compared_on_the_prompts_no_dose_was_chosen_on(
         response = DoseResponse("x", "y", made(0.0), (), ())
         return module("dose_choice").ChosenDose(doses[0], response, made(0.0), made(2.0, 0.8, 1.2), made(2.0, 0.1, 1.1))
 
-    def planted(_m: Model, prompts: Sequence[str], _n: object, sampling: Any = None, preamble: str = "") -> Samples:  # noqa: ARG001
+    def planted(
+        _m: Model, prompts: Sequence[str], _n: object, sampling: Any = None, preamble: str = "", **_: Any
+    ) -> Samples:  # noqa: ARG001
         sampled.append((list(prompts), preamble))
         return made(0.0, 0.6 if preamble else 0.05, 1.3 if preamble else 1.0)
 

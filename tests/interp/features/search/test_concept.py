@@ -39,6 +39,8 @@ def test_the_split_is_the_seeds() -> None:
 
 def test_equal_texts_share_a_group() -> None:
     assert Concept("c", ["a", "b", "a"], [True, False, True]).groups == ("a", "b", "a")
+    alike = ["Zo\u00eb sang", "b", "Zoe\u0308  sang "]
+    assert Concept("c", alike, [True, False, True]).groups == (alike[0], "b", alike[0])
 
 
 @pytest.mark.parametrize(

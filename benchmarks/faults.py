@@ -1,0 +1,677 @@
+"""For every kind of fault in CONTRIBUTING.md's table, how the code was when the fault was there: one text in one file.
+
+`benchmarks/fixes.py` undoes the fixes one at a time and runs the tests. Where a fault was more than one line, such as
+an option that no command had, the smallest piece is undone that brings it back. A text that is no longer found exactly
+once in its file fails `tests/benchmarks/test_fixes.py`: write the row for the code as it is now.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROW: Final = re.compile(r"^\| (?!\*\*|kind |---)(.+?) \| (.+) \|$", re.MULTILINE)
+TEST: Final = re.compile(r"`(tests/[^`]+::(\w+))`")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fix undone.
+
+    Attributes:
+        kind: as in the table.
+        file: from the root.
+        now: a text that is in the file once.
+        undone: what it was.
+        tests: those of the kind that must turn red, by name, or one case of them; all of the kind unless given.
+    """
+
+    kind: str
+    file: str
+    now: str
+    undone: str
+    tests: tuple[str, ...] = ()
+
+
+def read_kinds(root: Path) -> dict[str, dict[str, str]]:
+    """The kinds of the table, each with its tests: their full names by the names of their functions."""
+    table = (root / "CONTRIBUTING.md").read_text("utf-8").partition("## Kinds of fault")[2]
+    return {kind: {name: full for full, name in TEST.findall(tests)} for kind, tests in ROW.findall(table)}
+
+
+REMEMBERED: Final = (
+    Fault(
+        "An index of other texts, or of another dictionary, is not the same index",
+        "interp/features/index/index.py",
+        "from interp.common.digests import StreamDigest, digest_of_data, is_stream\n",
+        "from interp.common.digests import StreamDigest, is_stream\n"
+        "digest_of_data = lambda data: StreamDigest(data).of_first(8)\n",
+    ),
+    Fault(
+        "An index of other texts, or of another dictionary, is not the same index",
+        "interp/features/index/digest.py",
+        "for name, tensor in sorted(state.items()):",
+        'for name, tensor in [("W_dec", state["W_dec"])]:',
+    ),
+    Fault(
+        "A digest of data reads all of them",
+        "interp/common/digests.py",
+        "    digest.add(items_of(data))\n",
+        '    each = max(1, len(data) // 1024) if hasattr(data, "__len__") else 1\n'
+        "    digest.add(islice(items_of(data), 0, None, each))\n",
+    ),
+    Fault(
+        "A checkpoint goes on only with what it was begun with",
+        "interp/sae/training/member.py",
+        '"normalisation": _digest(sae.normalisation)}',
+        '"normalisation": None}',
+        ("test_a_checkpoint_of_another_normalisation_of_other_texts_or_of_other_batches_of_them_is_refused",),
+    ),
+    Fault(
+        "A checkpoint goes on only with what it was begun with",
+        "interp/sae/training/run.py",
+        '"digest of the data": source.digest and source.digest(),',
+        '"digest of the data": None,',
+        ("test_a_checkpoint_of_another_normalisation_of_other_texts_or_of_other_batches_of_them_is_refused",),
+    ),
+    Fault(
+        "A checkpoint goes on only with what it was begun with",
+        "interp/sae/training/run.py",
+        "        self._check_read(state)\n",
+        "",
+        ("test_a_stream_that_does_not_begin_with_what_was_read_of_it_before_is_refused",),
+    ),
+    Fault(
+        "A finished store harvested again with another text",
+        "hooks/store/harvest.py",
+        "        if block.name in done:\n            _check_same(task, block, done[block.name])\n",
+        "        if block.name in done and block.number == 0:\n"
+        "            _check_same(task, block, done[block.name])\n",
+    ),
+    Fault(
+        "Weights changed since a model was loaded",
+        "hooks/store/job.py",
+        "fingerprint=fingerprint(self.model.hf),",
+        "fingerprint=self.model.fingerprint,",
+        ("test_weights_changed_since_are_not_mixed_into_a_store",),
+    ),
+    Fault(
+        "Weights changed since a model was loaded",
+        "hooks/store/harvest.py",
+        "if fingerprint(task.model.hf) != settings.fingerprint:",
+        "if False:",
+        ("test_weights_changed_since_are_not_mixed_into_a_store",),
+    ),
+    Fault(
+        "Weights changed since a model was loaded",
+        "hooks/fingerprint.py",
+        "for piece in weight.reshape(-1).split(_BLOCK):",
+        "for piece in weight.reshape(-1)[:: max(1, weight.numel() // 1024)].split(_BLOCK):",
+        ("test_the_fingerprint_changes_with_any_one_number_of_any_weight_and_comes_back_with_it",),
+    ),
+)
+
+FILES: Final = (
+    Fault(
+        "One flipped bit in any file that is kept",
+        "hooks/tensor_file.py",
+        'if header.get("checksum") != _checksum(kind, header.get("format", ""), said, tensors):',
+        'if "checksum" not in header:',
+        ("test_one_flipped_bit_is_found_and_its_file_named[direction.safetensors]", "test_every_bit_of_a_file_counts"),
+    ),
+    Fault(
+        "One flipped bit in any file that is kept",
+        "hooks/json_file.py",
+        "if not right or not isinstance(content, dict):",
+        "if not isinstance(content, dict):",
+        ("test_one_flipped_bit_is_found_and_its_file_named",),
+    ),
+    Fault(
+        "One flipped bit in any file that is kept",
+        "interp/features/index/catalogue.py",
+        '            check_record(Path(folder) / name, recorded, f"remove {folder} and make the index again")\n',
+        "            pass\n",
+        ("test_one_flipped_bit_is_found_and_its_file_named[index/*]",),
+    ),
+    Fault(
+        "One flipped bit in any file that is kept",
+        "hooks/direction.py",
+        '        write_tensors(path, KIND, {"vector": self.vector}, about)\n',
+        '        write_tensors(path, KIND, {"vector": self.vector}, about)\n'
+        '        Path(path).with_suffix(".json").write_text(str(about))\n',
+        ("test_every_file_that_is_written_is_read_with_its_checksum_or_has_its_reason",),
+    ),
+    Fault(
+        "Settings of a harvest that are changed or another's",
+        "hooks/store/store.py",
+        "        check_notes(self._folder, Manifest.read(self._folder))\n",
+        "",
+    ),
+    Fault(
+        "Torn, null, deep or foreign metadata",
+        "hooks/json_file.py",
+        "    except (ValueError, RecursionError) as error:\n"
+        '        raise DamagedFile(f"{where} is damaged, it is no JSON',
+        '    except MemoryError as error:\n        raise DamagedFile(f"{where} is damaged, it is no JSON',
+        ("test_a_damaged_manifest_is_refused",),
+    ),
+    Fault(
+        "Torn, null, deep or foreign metadata",
+        "hooks/json_file.py",
+        "    if not isinstance(found, dict):\n",
+        "    if False:\n",
+        ("test_a_damaged_manifest_is_refused",),
+    ),
+    Fault(
+        "Torn, null, deep or foreign metadata",
+        "hooks/tensor_file.py",
+        "    except (SafetensorError, ValueError, OverflowError, KeyError, RuntimeError, RecursionError) as error:",
+        "    except MemoryError as error:",
+        ("test_what_is_no_such_file_is_refused_by_name",),
+    ),
+    Fault(
+        "Torn, null, deep or foreign metadata",
+        "hooks/tensor_file.py",
+        "    kind.check(about, path)\n",
+        "",
+        ("test_a_field_that_is_missing_or_of_another_type_is_named",),
+    ),
+    Fault(
+        "A manifest that claims absurd sizes",
+        "hooks/store/columns.py",
+        "        self._check_sizes()  # before anything of the size the manifest claims is held in memory\n",
+        "",
+    ),
+    Fault(
+        "Files written in place",
+        "hooks/disk.py",
+        "    with write_file(path) as partial:\n        partial.write_bytes(text.encode())\n",
+        "    Path(path).write_bytes(text.encode())\n",
+        ("test_a_text_whose_writing_fails_leaves_the_one_before",),
+    ),
+    Fault(
+        "Files written in place",
+        "hooks/disk.py",
+        "            partial.mkdir(parents=True)\n            yield partial\n",
+        "            whole.mkdir(parents=True, exist_ok=True)\n            yield whole\n",
+        ("test_a_folder_of_files_appears_when_all_of_it_is_written",),
+    ),
+    Fault(
+        "Two writers in one place",
+        "hooks/store/folder.py",
+        'with lock(self._path, "harvest") if self.local else nullcontext():',
+        "with nullcontext():",
+        ("test_two_harvests_at_once_do_not_write_to_one_place",),
+    ),
+    Fault(
+        "Two writers in one place",
+        "interp/sae/training/checkpoint.py",
+        'with lock(self.folder, "training") if self.here.rank == 0 else nullcontext():',
+        "with nullcontext():",
+        ("test_two_trainings_at_once_do_not_write_to_one_checkpoint",),
+    ),
+    Fault(
+        "Two writers in one place",
+        "interp/features/index/index.py",
+        '    with lock(folder if here.world == 1 else work, "index"):\n',
+        "    if True:\n",
+        ("test_two_indexes_at_once_are_not_written_to_one_place",),
+    ),
+    Fault(
+        "A shard truncated while it is open",
+        "hooks/store/folder.py",
+        "        data, done = np.empty(max(0, stop - start), np.uint8), 0\n",
+        '        return vars(self).setdefault("mapped", {}).setdefault(name, self.map(name))[start:stop]\n'
+        "        data, done = np.empty(max(0, stop - start), np.uint8), 0\n",
+    ),
+    Fault(
+        "Weights that are NaN, whole numbers or of another shape",
+        "interp/sae/io/saelens.py",
+        "        if not bool(tensor.isfinite().all()):\n",
+        "        if False:\n",
+        ("test_weights_that_are_not_finite_are_named",),
+    ),
+    Fault(
+        "Weights that are NaN, whole numbers or of another shape",
+        "interp/sae/io/saelens.py",
+        "        if not tensor.is_floating_point():\n",
+        "        if False:\n",
+        ("test_weights_that_are_whole_numbers_or_of_another_shape_are_named",),
+    ),
+    Fault(
+        "Weights that are NaN, whole numbers or of another shape",
+        "interp/sae/io/saelens.py",
+        "        if tensor.shape != expected[name]:\n",
+        "        if False:\n",
+        ("test_weights_that_are_whole_numbers_or_of_another_shape_are_named",),
+    ),
+    Fault(
+        "A finished store on a disk that cannot be written to",
+        "hooks/store/harvest.py",
+        "        if _is_whole(task, settings, here):\n",
+        "        if False:\n",
+    ),
+)
+
+TEXT: Final = (
+    Fault(
+        "Words in scripts without spaces, composed or not",
+        "interp/common/texts.py",
+        'rf"{_EDGE}(?:{either}){_EDGE}", _WIDE |',
+        r'rf"(?<!\w)(?:{either})(?!\w)", 0 |',
+    ),
+    Fault(
+        "Words in scripts without spaces, composed or not",
+        "interp/common/texts.py",
+        "    composed, origin = _compose(text)\n",
+        "    composed, origin = text, range(len(text) + 1)\n",
+    ),
+    Fault(
+        "A word or number inside another",
+        "interp/common/texts.py",
+        'rf"{_EDGE}(?:{either}){_EDGE}", _WIDE |',
+        r'rf"(?<!\w)(?:{either})(?!\w)", 0 |',
+        ("test_a_word_is_not_found_inside_another_or_inside_a_number",),
+    ),
+    Fault(
+        "A word or number inside another",
+        "interp/memory/facts/fact.py",
+        "return max((start for start, _, _ in find_phrases(self.prompt, [self.subject])), default=-1)",
+        "return self.prompt.rfind(self.subject)",
+        ("test_a_subject_is_found_as_a_word_and_no_part_of_another",),
+    ),
+    Fault(
+        "A space put where the script has none",
+        "interp/common/texts.py",
+        "{'' if _UNSPACED.search(before) else ' '}",
+        " ",
+    ),
+    Fault(
+        "Tokens that are parts of a character",
+        "hooks/pieces.py",
+        "            if BROKEN not in written:\n",
+        "            if True:\n",
+    ),
+    Fault(
+        "Texts that read alike on both sides of a fold",
+        "interp/common/texts.py",
+        '    return " ".join(normalize("NFC", text).split())\n',
+        "    return text\n",
+    ),
+    Fault(
+        "Texts that read alike on both sides of a fold",
+        "interp/features/search/concept.py",
+        "self.groups or [*map(fold_text, self.texts)])",
+        "self.groups or [*self.texts])",
+        ("test_equal_texts_share_a_group",),
+    ),
+)
+
+PROBES: Final = (
+    Fault(
+        "scikit-learn's contract",
+        "probes/estimator.py",
+        "            return validate_data(self, x, reset=learn)\n",
+        '            return __import__("numpy").asarray(x)\n',
+        ("test_every_probe_of_two_dimensional_input_passes_scikit_learns_checks[Logistic]",),
+    ),
+    Fault(
+        "scikit-learn's contract",
+        "probes/arrays.py",
+        "return result if isinstance(given, Tensor) else result.cpu().numpy()",
+        "return result",
+    ),
+    Fault(
+        "Labels and arrays as people have them",
+        "probes/classifier.py",
+        "        number, self.classes_ = number_labels(y, like=x)\n",
+        "        if not isinstance(y, Tensor) or y.dtype != torch.bool:\n"
+        '            raise InvalidArgument("labels of two classes are a tensor of bool")\n'
+        "        number, self.classes_ = number_labels(y, like=x)\n",
+        ("test_labels_of_any_two_kinds_come_back_as_they_were_given",),
+    ),
+    Fault(
+        "Labels and arrays as people have them",
+        "probes/arrays.py",
+        "return result if isinstance(given, Tensor) else result.cpu().numpy()",
+        "return result",
+        ("test_tensors_in_give_tensors_and_arrays_in_give_arrays",),
+    ),
+    Fault(
+        "NaN, complex rows, probes that are not fitted",
+        "probes/estimator.py",
+        "        check_finite(rows)\n        if learn:\n",
+        "        if learn:\n            check_finite(rows)\n",
+        ("test_nan_among_rows_to_score_is_refused",),
+    ),
+    Fault(
+        "NaN, complex rows, probes that are not fitted",
+        "probes/arrays.py",
+        "    if rows.is_complex():\n",
+        "    if False:\n",
+        ("test_complex_rows_are_refused",),
+    ),
+    Fault(
+        "NaN, complex rows, probes that are not fitted",
+        "probes/estimator.py",
+        'raise _not_fitted()(f"this',
+        'raise RuntimeError(f"this',
+        ("test_a_probe_that_is_not_fitted_raises_what_scikit_learn_and_we_both_know",),
+    ),
+    Fault(
+        "Intervals of AUROC and balanced accuracy",
+        "hooks/statistics.py",
+        "return _group_estimate(ordered / pairs, drawn_ordered / drawn_pairs, group)",
+        "return wilson(ordered / pairs, int(pairs))",
+    ),
+    Fault(
+        "Estimates of what is no sample",
+        "hooks/statistics.py",
+        "    if not 0 <= p <= 1 or n < 1:\n",
+        "    if n < 1:\n",
+    ),
+)
+
+AUTOENCODERS: Final = (
+    Fault(
+        "SAELens's architectures, normalisations and checkpoints",
+        "interp/sae/io/saelens.py",
+        "sae.row_norm = RowNorm(normalisation) if normalisation in ROW_NORMS else None",
+        "sae.row_norm = None",
+        ("test_every_architecture_and_normalisation_of_saelens_is_read_as_it_computes",),
+    ),
+    Fault(
+        "SAELens's architectures, normalisations and checkpoints",
+        "interp/sae/io/saelens.py",
+        '    if "topk_threshold" in weights:\n',
+        "    if False:\n",
+        ("test_a_training_checkpoint_of_saelens_is_read_as_what_it_infers_with",),
+    ),
+    Fault(
+        "SAELens's architectures, normalisations and checkpoints",
+        "interp/sae/io/saelens.py",
+        'reads_centred = config.get("apply_b_dec_to_input", "transcoder" not in architecture)',
+        "reads_centred = True",
+        ("test_transcoders_of_saelens_are_loaded_and_compute_the_same",),
+    ),
+    Fault(
+        "dictionary_learning's and sparsify's",
+        "interp/sae/io/other_libraries.py",
+        "if normalised and not norm.allclose(torch.ones_like(norm)):",
+        "if False:",
+        ("test_an_autoencoder_of_dictionary_learning_reads_x_less_its_bias_and_has_a_decoder_of_unit_rows",),
+    ),
+    Fault(
+        "dictionary_learning's and sparsify's",
+        "interp/sae/io/other_libraries.py",
+        '    skip = "W_skip" in stored\n',
+        "    skip = False\n",
+        ("test_coders_of_sparsify_are_read_with_their_groups_and_linear_path",),
+    ),
+    Fault(
+        "dictionary_learning's and sparsify's",
+        "interp/sae/architectures/sparse_coder.py",
+        '        if self.activation == "groupmax":\n',
+        "        if False:\n",
+        ("test_coders_of_sparsify_are_read_with_their_groups_and_linear_path",),
+    ),
+    Fault(
+        "Hook names that are no site here",
+        "interp/sae/io/saelens.py",
+        "sae.sites = tuple(_site(name, where) for name in names) if site is None else (site,)",
+        "sae.sites = tuple(_site(name, where) for name in names)",
+    ),
+)
+
+ERRORS: Final = (
+    Fault(
+        "Arguments that do not fit, swapped or bare",
+        "hooks/border.py",
+        "        given = plan.check(args, kwargs)\n",
+        "        given = None\n",
+    ),
+    Fault(
+        "Arguments that do not fit, swapped or bare",
+        "hooks/border.py",
+        "lambda values, one=one: all(map(one, values))\n",
+        "lambda values: True\n",
+        ("test_one_of_any_number_of_arguments_that_does_not_fit_is_refused_and_no_swap_is_guessed",),
+    ),
+    Fault(
+        "Numbers out of their range",
+        "interp/sae/training/plan.py",
+        "if self.clip is not None and not 0 < self.clip < math.inf:",
+        "if self.clip is not None and self.clip <= 0:",
+    ),
+    Fault(
+        "Raw errors and silent NaN",
+        "hooks/border.py",
+        "            names[name] = guard_function(thing)\n",
+        "            names[name] = thing\n",
+    ),
+)
+
+STATE: Final = (
+    Fault(
+        "Ctrl-C at any time",
+        "hooks/temporary.py",
+        "        self._take_back.append(undo)\n        do()\n",
+        "        do()\n        self._take_back.append(undo)\n",
+        ("test_an_interrupt_between_any_two_bytecodes_leaves_nothing_on_the_model",),
+    ),
+    Fault(
+        "Ctrl-C at any time",
+        "hooks/running.py",
+        "            changes.make(lambda: None, lambda: here.passes.__delitem__(slice(depth, None)))  "
+        "# an interrupted pass\n",
+        "",
+    ),
+    Fault(
+        "Blocks of other threads",
+        "hooks/temporary.py",
+        "return hook(module, *given) if get_ident() == thread else None",
+        "return hook(module, *given)",
+    ),
+    Fault(
+        "Memory over many rounds",
+        "hooks/running.py",
+        "        self._here.blocks = (*map(ref, self._blocks()), ref(block))\n",
+        "        self._here.blocks = (*map(ref, self._blocks()), ref(block))\n"
+        '        vars(self).setdefault("opened", []).append(block)\n',
+    ),
+    Fault(
+        "A model saved with an edit next to its weights",
+        "interp/memory/editing/edit.py",
+        "        model.hf.save_pretrained = _Saving(model, edits)\n",
+        "        pass\n",
+    ),
+)
+
+SEEN: Final = (
+    Fault(
+        "Silence while a model reads many texts",
+        "interp/steering/dose_choice.py",
+        "    progress: bool = True,\n) -> SuggestedDose:\n",
+        ") -> SuggestedDose:\n",
+        ("test_what_takes_a_model_and_many_texts_can_show_progress_or_has_its_reason",),
+    ),
+    Fault(
+        "Silence while a model reads many texts",
+        "interp/steering/damage.py",
+        'progress_bar(texts, desc="steered", progress=progress)',
+        '__import__("tqdm").tqdm(texts, desc="steered")',
+        (
+            "test_every_argument_called_progress_turns_a_bar_on_or_is_passed_to_what_has_one",
+            "test_a_bar_is_on_stderr_unless_it_is_turned_off[measure_damage]",
+        ),
+    ),
+    Fault(
+        "Silence while a model reads many texts",
+        "interp/steering/dose_choice.py",
+        "sample(model, prompts, _never, [steering], dose, sampling, progress=False)",
+        "sample(model, prompts, _never, [steering], dose, sampling)",
+        ("test_every_call_of_what_shows_a_bar_says_whether_it_does",),
+    ),
+    Fault(
+        "Two figures of one thing from different prompts",
+        "interp/show/steering.py",
+        "dose_panel(chosen or response, concept)",
+        "dose_panel(response, concept)",
+    ),
+    Fault(
+        "Commands without `--device` or `--json`",
+        "interp/commands/capture.py",
+        "    device: Device = None,\n",
+        "",
+    ),
+    Fault(
+        "Commands without `--device` or `--json`",
+        "interp/commands/verb.py",
+        "for name, of in OPTIONS.items()]\n",
+        'for name, of in OPTIONS.items() if name != "as_json"]\n',
+    ),
+    Fault(
+        "Mistakes that are found only after loading",
+        "interp/commands/patch.py",
+        "    if out is not None:\n        page_at(out)\n    over = ",
+        "    over = ",
+        (
+            "test_a_mistake_is_reported_in_one_line_before_any_work_and_ends_with_code_2"
+            "[patch no/model fog fig a b --out p.txt]",
+        ),
+    ),
+    Fault(
+        "Mistakes that are found only after loading",
+        "interp/commands/arguments.py",
+        "    if named and not named[0].endswith(kinds):\n",
+        "    if False:\n",
+        ("test_an_encoder_is_refused_by_its_config_before_its_weights_are_read",),
+    ),
+    Fault(
+        "Mistakes that are found only after loading",
+        "interp/commands/capture.py",
+        "    check_sites(at)\n",
+        "",
+        ("test_a_misspelt_site_is_refused_before_the_model_is_looked_for",),
+    ),
+    Fault(
+        "A slow start",
+        "interp/commands/app.py",
+        "from typer.core import TyperGroup\n",
+        "from typer.core import TyperGroup\n\nfrom hooks import Model\n",
+        ("test_help_needs_no_library",),
+    ),
+    Fault(
+        "A slow start",
+        "probes/labels.py",
+        "from hooks.errors import InvalidArgument, InvalidType\n",
+        "from sklearn.utils import column_or_1d\n\nfrom hooks.errors import InvalidArgument, InvalidType\n",
+        ("test_importing_every_package_leaves_the_heavy_libraries_for_later",),
+    ),
+    Fault(
+        "A hub that does not answer",
+        "interp/commands/arguments.py",
+        "        socket.create_connection((str(hub.hostname), hub.port or 443), timeout=WAIT).close()\n",
+        "        pass\n",
+    ),
+    Fault(
+        "A longer name taken for a mention",
+        "interp/steering/names.py",
+        "            and not (self._is_short(self.forms[form]) and OF_A_NAME.match(text, end))\n",
+        "",
+        ("test_a_short_form_that_goes_on_as_a_longer_name_is_no_mention",),
+    ),
+    Fault(
+        "A longer name taken for a mention",
+        "interp/steering/names.py",
+        "if not any(a < end and start < b and b - a > end - start for a, b, _ in theirs)\n",
+        "if True\n",
+        ("test_the_longer_name_of_another_thing_takes_the_words_it_shares",),
+    ),
+    Fault(
+        "A dose that breaks the text",
+        "interp/steering/dose_choice.py",
+        "        if ratios[-1][1].value > most or not varied:\n            break\n",
+        "        if ratios[-1][1].value > most or not varied:\n            continue\n",
+        ("test_the_suggested_dose_is_the_last_before_the_first_that_is_not_fluent",),
+    ),
+    Fault(
+        "A dose that breaks the text",
+        "interp/steering/dose_choice.py",
+        "        raise NoFluentDose(_too_large(min(doses, key=abs), ratios, most))\n",
+        "        reached = min(doses, key=abs)\n",
+        ("test_a_dose_that_breaks_the_text_is_refused_with_what_it_costs",),
+    ),
+    Fault(
+        "Too few prompts to hold some out",
+        "interp/commands/search.py",
+        "    if prompts and len(openings) < FEWEST:\n",
+        "    if prompts and len(openings) < 2:\n",
+    ),
+    Fault(
+        "An audit that asked no neighbours",
+        "interp/commands/audit.py",
+        "    if not any(case.neighbours for case in asked):\n",
+        "    if False:\n",
+    ),
+)
+
+TESTS: Final = (
+    Fault(
+        "A threshold or latent chosen on the half that is reported",
+        "interp/features/search/search.py",
+        "    f1, threshold = ranking.best(y, bench.counts(bench.searched)[1])\n",
+        "    f1, _ = ranking.best(y, bench.counts(bench.searched)[1])\n"
+        "    threshold = Ranking(entries.at(bench.reported), sae.d_sae).best(*_other(bench))[1]\n",
+        ("test_a_latent_is_reported_at_the_threshold_that_the_searched_half_gave",),
+    ),
+    Fault(
+        "A threshold or latent chosen on the half that is reported",
+        "interp/features/search/baselines.py",
+        "    fitted = half & labels.counts & ~labels.apart\n",
+        "    fitted = labels.counts & ~labels.apart\n",
+        ("test_probes_know_the_searched_half_alone",),
+    ),
+    Fault(
+        "What is missing computed once for all layers",
+        "interp/memory/editing/multi_layer.py",
+        "Layer(c, k, delta - moved, len(place.covariances) - number)",
+        "Layer(c, k, delta, len(place.covariances) - number)",
+    ),
+    Fault(
+        "What is missing computed once for all layers",
+        "interp/memory/editing/multi_layer.py",
+        "Layer(c, k, delta - moved, len(place.covariances) - number)",
+        "Layer(c, k, delta - moved, len(place.covariances))",
+    ),
+    Fault(
+        "A p-value without the search itself",
+        "interp/features/search/search.py",
+        "p_value=(1 + int((null >= f1.max()).sum())) / (1 + permutations),",
+        "p_value=int((null >= f1.max()).sum()) / permutations,",
+    ),
+    Fault(
+        "A divergence turned round",
+        "interp/memory/evaluation/measurement.py",
+        "kl = (before.log_probs.exp() * (before.log_probs - self.log_probs)).sum(-1).mean()",
+        "kl = (self.log_probs.exp() * (self.log_probs - before.log_probs)).sum(-1).mean()",
+    ),
+    Fault(
+        "An eraser that changes more than it must",
+        "probes/leace.py",
+        "basis, std = basis[:, real], variance[real].sqrt()",
+        "basis, std = basis[:, real], (variance[real] + 0.1 * variance.mean()).sqrt()",
+    ),
+)
+
+FAULTS: Final = (
+    *REMEMBERED,
+    *FILES,
+    *TEXT,
+    *PROBES,
+    *AUTOENCODERS,
+    *ERRORS,
+    *STATE,
+    *SEEN,
+    *TESTS,
+)
