@@ -187,7 +187,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary)
         if asked.server:
-            servers[asked.server[0]] = measure_server(*asked.server, folder)
+            name, url, model = asked.server
+            servers[name] = measure_server(name, url, model, folder)
             print(servers, flush=True)
             write("labels", COMMAND, figures | {"servers": servers})
             return
