@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from hooks import ContractReport, Model, Site, capture, check, intervene, load
-from hooks.contract.block_identities import _LAWS
+from hooks.contract.block_identities import _LAWS, average_laws
 from hooks.contract.families import tiny
 from hooks.contract.report import Check
 from hooks.contract.rounding import change, miss, unit
 from hooks.forward import forward
 from hooks.interventions import scale
 from hooks.layout import taps
-from hooks.site import attn_out, logits, mlp_out, pattern, resid_mid, resid_post, resid_pre, z
+from hooks.site import attn_out, logits, mlp_out, pattern, resid_mid, resid_post, resid_pre, v, z
 from hooks.tokens import Tokens
 from hooks.view import View
 
@@ -301,6 +301,16 @@ def test_a_site_that_no_law_speaks_of_is_refused_with_why(monkeypatch: pytest.Mo
     assert {site.name for site in report.refused} == {"z"}
     assert "could not be measured: RuntimeError: a kernel that is not there" in str(report)
     assert mlp_out[1] in model.sites and attn_out[1] in model.sites
+
+
+def test_a_pattern_is_compared_with_an_average_only_where_values_and_average_are_read() -> None:
+    model = load(tiny("gpt2"), check=False)
+    acts = capture(model, torch.arange(12).view(2, 6), [z[1], pattern[1], v[1]])
+    values = {site: acts[site] for site in (z[1], pattern[1], v[1])}
+    (whole,) = average_laws(model, values, pattern[1])
+    assert whole.holds and set(whole.sites) == set(values)
+    for one in values:
+        assert not [*average_laws(model, {site: value for site, value in values.items() if site != one}, pattern[1])]
 
 
 def test_a_model_with_infinite_or_undefined_weights_never_holds() -> None:

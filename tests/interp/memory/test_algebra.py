@@ -319,6 +319,8 @@ def test_a_near_key_widens_the_entry_of_its_object_and_halves_the_way_to_that_of
     assert [e.radius for e in entries] == pytest.approx([1.0, 1.0], rel=1e-4) and entries[0].radius < 1.0
     _store(entries, entry(9.0, "Rome"))
     assert [e.radius for e in entries][2] == 1.0
+    _store(entries, entry(11.0, "Rome"))  # no farther than the two radii
+    assert [e.radius for e in entries][2:] == [2.0]
 
 
 def test_a_codebook_answers_within_its_radius_and_leaves_every_bit_outside(gpt2: Model) -> None:

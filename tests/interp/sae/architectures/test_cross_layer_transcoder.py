@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from hooks import Direction
 from hooks.errors import InvalidArgument, OutOfRange
+from hooks.site import mlp_in, mlp_out
+from interp.directions.pursuit import comparable_rows
 from interp.sae import (
     SAE,
     BatchTopK,
@@ -117,6 +120,19 @@ def test_a_latent_writes_to_its_own_layer_and_later_ones_and_to_no_earlier():
         clt.decoder(3, 3)
     with pytest.raises(OutOfRange, match="they write to layers 0 to 0"):
         made(reach=1).decoder(0, 1)
+
+
+@pytest.mark.parametrize("reach", [None, 1, 2])
+def test_rows_compared_with_a_direction_are_what_latents_write_where_it_is(reach):
+    clt = made(reach=reach)
+    clt.sites = (*(mlp_in[i] for i in range(L)), *(mlp_out[i] for i in range(L)))
+    for target in range(L):
+        found = comparable_rows(clt, Direction(torch.ones(D), mlp_out[target], "ones"))
+        assert found.shape == (L * F, D)
+        for latent in range(L * F):
+            only = torch.zeros(1, L * F, dtype=torch.float64)
+            only[0, latent] = 1.0
+            assert torch.allclose(found[latent], (clt.decode(only) - clt.b_dec)[0, target])
 
 
 def test_sparse_latents_give_the_reconstruction_of_dense_ones():

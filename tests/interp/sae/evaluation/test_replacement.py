@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hooks import intervene
+from hooks import capture, intervene
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.site import mlp_in, mlp_out
 from interp.circuits.known import skip_trio
@@ -43,6 +43,26 @@ def test_latents_are_read_from_a_stream_that_replaced_layers_have_written_to():
         whole = known.model.run(tokens)
     assert torch.allclose(whole, known.model.run(tokens), atol=1e-12)
     assert float((broken - whole).detach().abs().max()) > 0.5
+
+
+@pytest.mark.parametrize("settings", [{}, {"reach": 2}, {"skip": True}, {"skip": True, "reach": 1}])
+def test_what_replaced_layers_write_is_the_reconstruction_of_what_all_of_them_read(settings):
+    known = skip_trio()
+    model, L = known.model, known.model.n_layers
+    clt = CrossLayerTranscoder(model.d_model, 5 * L, L, initial_threshold=0.1, seed=1, **settings).double()
+    with torch.no_grad():
+        for p in (clt.b_enc, clt.b_dec, *(() if clt.W_skip is None else (clt.W_skip,))):
+            p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2)))
+    clt.sites = tuple(site[i] for site in (mlp_in, mlp_out) for i in range(L))
+    with intervene(model, replace_layers(clt)):
+        acts = capture(model, known.task.clean, clt.sites)
+    x, y = (torch.stack([acts[site[i]].flatten(0, 1) for i in range(L)], 1) for site in (mlp_in, mlp_out))
+    assert bool((clt.encode(x) > 0).any(0).view(L, -1).any(1).all())
+    assert torch.allclose(y, clt(x), atol=1e-9)
+
+
+def test_no_layer_replaced_is_nothing_done():
+    assert replace_layers(exact(skip_trio().model), []) == {}
 
 
 def test_what_cannot_be_replaced_is_refused():

@@ -1,0 +1,45 @@
+"""A source made in part: every step-th batch from any on is that of the whole pass, whatever form the texts have."""
+
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from datasets.iterable_dataset import ExamplesIterable
+
+from hooks import Model
+from hooks.site import resid_post
+from interp.sae import across, activations_of
+
+TEXTS = [f"fog {number} over the bay {number * number}" for number in range(23)]
+
+
+def given(form: str, model: Model) -> Any:
+    if form == "token ids":
+        return torch.randint(1, 200, (23, 9), generator=torch.Generator().manual_seed(0))
+    if form == "list":
+        return TEXTS
+    if form == "dataset":
+        return datasets.Dataset.from_dict({"text": TEXTS})
+    examples = ExamplesIterable(lambda: ((i, {"text": text}) for i, text in enumerate(TEXTS)), {})
+    return datasets.IterableDataset(examples)  # `from_generator` would pickle the model
+
+
+@pytest.mark.parametrize("form", ["list", "dataset", "stream", "token ids"])
+@pytest.mark.parametrize("many", [False, True], ids=["one place", "two places"])
+def test_every_step_th_batch_from_any_on_is_that_of_the_whole_pass(gpt2: Model, form: str, many: bool) -> None:
+    data = given(form, gpt2)
+    source = (
+        across([(gpt2, resid_post[0]), (gpt2, resid_post[1])], data, batch_size=4)
+        if many
+        else activations_of(gpt2, data, resid_post[1], batch_size=4)
+    )
+    whole = [*source]
+    assert len(whole) == 6
+    for start, step in ((0, 1), (0, 2), (1, 2), (2, 1), (1, 3), (5, 4), (6, 1)):
+        assert source.every is not None
+        part, expected = [*source.every(start, step)], whole[start::step]
+        assert len(part) == len(expected), (start, step)
+        for found, rows in zip(part, expected, strict=True):
+            torch.testing.assert_close(found, rows, rtol=1e-5, atol=1e-6)
+    assert len([*source.begin(2)]) == 4
