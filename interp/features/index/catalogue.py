@@ -159,14 +159,14 @@ class FeatureIndex:
     def _rows(self, name: str, latents: Sequence[int]) -> dict[int, list[Row]]:
         """The rows of some latents; of the table only the row groups that may hold them are read."""
         import pyarrow as pa
-        from pyarrow import compute, parquet
+        from pyarrow import parquet
 
         grouped: dict[int, list[Row]] = {latent: [] for latent in latents}
         with parquet.ParquetFile(self.folder / f"{name}.parquet") as file:
             ordered = sorted(grouped)
             near = [group for group in range(file.num_row_groups) if _may_hold(file.metadata.row_group(group), ordered)]
             table = file.read_row_groups(near)
-        kept = compute.is_in(table["latent"], value_set=pa.array(ordered, pa.int32()))
+        kept = pa.array([latent in grouped for latent in table["latent"].to_pylist()], pa.bool_())
         for row in table.filter(kept).to_pylist():
             grouped[row["latent"]].append(row)
         return grouped
