@@ -34,6 +34,7 @@ from interp.emergence import (  # noqa: E402
     measure_induction_world,
     measure_lifetimes,
     measure_sampled_match,
+    measure_segments_world,
     measure_waves,
     track,
 )
@@ -43,6 +44,7 @@ from interp.worlds.clock import FIRST_HOUR, HOURS, seen_sums, sums  # noqa: E402
 from interp.worlds.experts import read_tokenizer  # noqa: E402
 from interp.worlds.induction import LABELS  # noqa: E402
 from interp.worlds.ladder import list_questions  # noqa: E402
+from interp.worlds.segments import WORDS  # noqa: E402
 
 
 def alarms(n: int = 400) -> dict[str, Any]:
@@ -119,6 +121,24 @@ def induction(runs: Path, run: Path) -> dict[str, Any]:
     if max(log_p.p, head.p) <= 0.05:
         found["checkpoints between the breaks of log p in context and of the head"] = abs(log_p.index - head.index)
     return found
+
+
+def copying(runs: Path, run: Path) -> dict[str, Any]:
+    """Copied words over one run of `segments`, next to the heads that copy, and where each metric breaks."""
+    seen = track(checkpoints(run), {"": measure_segments_world}, file=runs / "tracks" / f"{run.name}.json")
+    verdict, changes = judge(seen, "copied: right", "copied: log p", chance=1 / WORDS), find_changes(seen)
+    print(run.name, verdict, changes)
+    log_p = changes["copied: log p"]
+    return {
+        "steps": seen.steps,
+        "curves": {name: [asdict(e) for e in of] for name, of in seen.metrics.items()},
+        "breaks": {name: asdict(b) for name, b in changes.items()},
+        "verdict": {"said": verdict.said, "steepest": verdict.steepest, "p of a break in log p": verdict.continuous.p},
+        "checkpoints from the break of log p to that of": {
+            head: changes[f"attention of the {head}"].index - log_p.index
+            for head in ("induction head", "previous-token head")
+        },
+    }
 
 
 def clock(runs: Path, run: Path) -> dict[str, Any]:
@@ -200,7 +220,7 @@ def lifetimes(runs: Path) -> dict[str, Any]:
     return found
 
 
-KINDS = {"ladder": ladder, "induction": induction, "clock": clock}
+KINDS = {"ladder": ladder, "induction": induction, "segments": copying, "clock": clock}
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from interp.emergence import (
     measure_answers,
     measure_clock_world,
     measure_induction_world,
+    measure_segments_world,
     track,
 )
 from interp.emergence.track import Metric
@@ -25,6 +26,7 @@ from interp.show.frame import page_at
 from interp.worlds.clock import HOURS
 from interp.worlds.induction import LABELS
 from interp.worlds.ladder import list_questions
+from interp.worlds.segments import WORDS
 from interp.worlds.train import checkpoints
 
 EXPLAINED = {
@@ -42,7 +44,7 @@ def track_command(
     run: Annotated[Path, typer.Argument(help="A folder with step_N folders, as interp worlds train writes.")],
     questions: Annotated[Path | None, typer.Option(help="A file with a prompt, a tab and its answer a line.")] = None,
     world: Annotated[
-        str, typer.Option(help="Whose metrics, without --questions: 'ladder', 'induction' or 'clock'.")
+        str, typer.Option(help="Whose metrics, without --questions: 'ladder', 'induction', 'segments' or 'clock'.")
     ] = "ladder",
     file: Annotated[Path | None, typer.Option(help="Keep what was measured here; run again to go on.")] = None,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
@@ -85,10 +87,12 @@ def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str]
     """What is measured, which two metrics are judged, and the share that guessing gets right."""
     if questions is None and world == "induction":
         return measure_induction_world, ("in context: right", "in context: log p"), 1 / LABELS
+    if questions is None and world == "segments":
+        return measure_segments_world, ("copied: right", "copied: log p"), 1 / WORDS
     if questions is None and world == "clock":
         return measure_clock_world, ("unseen both ways: right", "unseen both ways: log p"), 1 / HOURS
     if questions is None and world != "ladder":
-        raise InvalidArgument(f"--world {world}: take 'ladder', 'induction' or 'clock', or give --questions")
+        raise InvalidArgument(f"--world {world}: take 'ladder', 'induction', 'segments', 'clock', or give --questions")
     if questions is None:
         rows = [(q.prompt, q.answer) for q in list_questions()[::4]]
     else:

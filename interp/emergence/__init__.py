@@ -12,7 +12,13 @@ from hooks.border import guard
 from interp.emergence.changes import Break, find_break, find_changes
 from interp.emergence.features import FeatureHistory, follow_features
 from interp.emergence.lifetimes import Lifetimes, measure_lifetimes
-from interp.emergence.metrics import AnswerScores, measure_answers, measure_induction_world, measure_sampled_match
+from interp.emergence.metrics import (
+    AnswerScores,
+    measure_answers,
+    measure_induction_world,
+    measure_sampled_match,
+    measure_segments_world,
+)
 from interp.emergence.track import Track, read_track, track
 from interp.emergence.verdict import Verdict, judge
 from interp.emergence.waves import Waves, measure_clock_world, measure_waves
@@ -34,6 +40,7 @@ __all__ = [
     "measure_induction_world",
     "measure_lifetimes",
     "measure_sampled_match",
+    "measure_segments_world",
     "measure_waves",
     "read_track",
     "track",

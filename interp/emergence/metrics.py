@@ -16,6 +16,7 @@ from hooks.summary import summarise
 from interp.common.completion import tokenise_completions
 from interp.common.statistics import Estimate, bootstrap, mean_share, mean_with_interval, share
 from interp.worlds.induction import prompts as induction_prompts
+from interp.worlds.segments import segments
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,3 +204,49 @@ def measure_induction_world(
     best = each[:, int(each.mean(0).argmax())]
     found["attention of the best head"] = mean_share(best.double().clamp(0, 1))
     return found
+
+
+@torch.no_grad()
+def measure_segments_world(model: Model, *, n: Count = 200, seed: Natural = 7_000_000) -> dict[str, Estimate]:
+    """Measure a model of the world `segments`: what it copies, by words and by heads; intervals are over rows.
+
+    Copied words are those that the context tells, new ones those that it does not, of which one in 256 is right by
+    chance. Two heads are read where a word is to be copied: the induction head is the one that attends most to places
+    after an earlier place of the same word, the previous-token head the one that attends most to the place before. By
+    chance is the attention of a head that looks at every place alike.
+
+    Cost: two forward passes over n rows.
+
+    Examples:
+        ```python
+        measure_segments_world(load(checkpoints(run)[2000]))
+        ```
+    """
+    ids, copied = segments(n, seed)
+    read, due = ids[:, :-1], copied[:, 1:]
+    log_p = model.run(read).float().log_softmax(-1)
+    right = (log_p.argmax(-1) == ids[:, 1:]).float()
+    likely = log_p.gather(2, ids[:, 1:, None])[..., 0]
+    found = {
+        "copied: right": mean_share(_row_means(right, due)),
+        "copied: log p": mean_with_interval(_row_means(likely, due)),
+        "new: right": mean_share(_row_means(right, ~due)),
+    }
+    acts = capture(model, read, [pattern[layer] for layer in range(model.n_layers)], batch_size=n)
+    looks = torch.cat([acts[pattern[layer]] for layer in range(model.n_layers)], 1)
+    after = torch.zeros_like(looks[:, 0], dtype=torch.bool)
+    after[:, :, 1:] = read[:, :, None] == read[:, None, :-1]
+    after = after.tril()
+    even = torch.ones_like(after).tril().float()
+    even = even / even.sum(-1, keepdim=True)
+    before = torch.ones_like(after).tril(-1).triu(-1)
+    for name, places in (("induction head", after), ("previous-token head", before)):
+        each = torch.stack([_row_means((looks[:, h] * places).sum(-1), due) for h in range(looks.shape[1])], 1)
+        found[f"attention of the {name}"] = mean_share(each[:, int(each.mean(0).argmax())].clamp(0, 1))
+        found[f"attention of the {name}, by chance"] = mean_share(_row_means((even * places).sum(-1), due))
+    return found
+
+
+def _row_means(x: Float[Tensor, "batch pos"], of: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch"]:
+    """The mean over some places of each row."""
+    return (x.double() * of).sum(1) / of.sum(1)

@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.landmark.train import new_model
-from interp.worlds.recipe import Rows, World, word_tokenizer
+from interp.worlds.recipe import Rows, World, new_attention_only, word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -84,11 +83,7 @@ def induction_tokenizer():  # noqa: ANN201
 def new_induction(seed: int) -> "GPT2LMHeadModel":
     """The untrained model: two layers of attention, 64 wide; its feed-forward layers are zeros, and stay so."""
     del seed
-    model = new_model(2 + CLASSES + LABELS, n_layer=2, d_model=64, n_head=4)
-    for name, parameter in model.named_parameters():
-        if ".mlp." in name:
-            parameter.requires_grad_(False).zero_()
-    return model
+    return new_attention_only(CLASSES + LABELS)
 
 
 def _world(name: str, copies: int, *, remapped: bool = False) -> World:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,10 @@ from torch import Tensor
 
 from hooks.huggingface import HFModel
 from hooks.summary import summarise
+from interp.landmark.train import new_model
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
 
 BEGIN = "<|endoftext|>"
 UNKNOWN = "<|unknown|>"
@@ -69,6 +73,15 @@ class World:
         warm = min(1.0, (step + 1) / 10)
         left = 1.0 if self.constant else min(1.0, 0.1 + 1.8 * (self.steps - step) / self.steps)
         return self.rate * warm * left
+
+
+def new_attention_only(words: int) -> "GPT2LMHeadModel":
+    """An untrained model of two layers of attention, 64 wide; its feed-forward layers are zeros, and stay so."""
+    model = new_model(2 + words, n_layer=2, d_model=64, n_head=4)
+    for name, parameter in model.named_parameters():
+        if ".mlp." in name:
+            parameter.requires_grad_(False).zero_()
+    return model
 
 
 @cache

@@ -25,9 +25,10 @@ from interp.worlds.induction import INDUCTION
 from interp.worlds.ladder import LADDER
 from interp.worlds.lists import LISTS
 from interp.worlds.recipe import Rows, World
+from interp.worlds.segments import SEGMENTS
 from interp.worlds.steps import STEPS
 
-WORLDS: dict[str, World] = {one.name: one for one in (LISTS, *INDUCTION, CLOCK, STEPS, EXPERTS, *LADDER)}
+WORLDS: dict[str, World] = {one.name: one for one in (LISTS, *INDUCTION, SEGMENTS, CLOCK, STEPS, EXPERTS, *LADDER)}
 Steppers = list[torch.optim.Optimizer]
 
 

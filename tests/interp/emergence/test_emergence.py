@@ -1,5 +1,6 @@
 """Metrics, breaks and verdicts on curves whose truth is planted, and on outputs whose probabilities are known."""
 
+import sys
 from math import exp, log, pi
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from hooks import load
 from hooks.errors import DamagedFile, InvalidArgument, UnknownName
+from hooks.site import pattern
 from hooks.statistics import wilson
 from interp.common.statistics import Estimate
 from interp.emergence import (
@@ -21,12 +23,14 @@ from interp.emergence import (
     measure_clock_world,
     measure_induction_world,
     measure_sampled_match,
+    measure_segments_world,
     measure_waves,
     read_track,
     track,
 )
 from interp.emergence.waves import _embedding_gini, _score_sums
 from interp.worlds.clock import seen_sums
+from interp.worlds.segments import segments
 from interp.worlds.train import WORLDS
 from tests.conftest import tiny_hf, tiny_tokenizer
 
@@ -237,6 +241,39 @@ def test_an_untrained_model_of_induction_knows_nothing_in_context_or_by_heart() 
     found = measure_induction_world(load(of.build(0), of.tokenizer(), check=False), n=60)
     assert found["in context: right"].high < 0.3 > found["by heart: right"].high
     assert found["in context: log p"].value < -4 and found["attention of the best head"].value < 0.3
+
+
+def test_an_untrained_model_of_segments_guesses_and_its_heads_look_everywhere_alike() -> None:
+    torch.manual_seed(0)
+    of = WORLDS["segments"]
+    found = measure_segments_world(load(of.build(0), of.tokenizer(), check=False), n=60)
+    assert found["copied: right"].high < 0.1 > found["new: right"].high
+    assert found["copied: log p"].value == pytest.approx(-log(258), abs=0.2)
+    for head in ("induction head", "previous-token head"):
+        chance = found[f"attention of the {head}, by chance"].value
+        assert found[f"attention of the {head}"].value == pytest.approx(chance, abs=0.02) and 0.01 < chance < 0.15
+
+
+def test_a_planted_previous_token_and_induction_head_are_read_as_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patterns are put in place of the model's: all on the place before, all on places after an earlier equal word."""
+    of = WORLDS["segments"]
+    model = load(of.build(0), of.tokenizer(), check=False)
+    metrics = sys.modules["interp.emergence.metrics"]
+    read = segments(20, 5)[0][:, :-1]
+    eye = torch.eye(read.shape[1])
+    before = torch.cat([eye[:1], eye[:-1]])
+    after = torch.zeros(*read.shape, read.shape[1])
+    after[:, :, 1:] = (read[:, :, None] == read[:, None, :-1]).float()
+    after = after.tril()
+    after = torch.where(after.sum(-1, keepdim=True) > 0, after / after.sum(-1, keepdim=True).clamp_min(1), eye)
+    planted = {
+        pattern[0]: torch.stack([before.expand_as(after), *[eye.expand_as(after)] * 3], 1),
+        pattern[1]: torch.stack([eye.expand_as(after), after, *[eye.expand_as(after)] * 2], 1),
+    }
+    monkeypatch.setattr(metrics, "capture", lambda *_, **__: planted)
+    found = measure_segments_world(model, n=20, seed=5)
+    assert found["attention of the induction head"].value == pytest.approx(1.0)
+    assert found["attention of the previous-token head"].value == pytest.approx(1.0)
 
 
 def test_too_few_checkpoints_are_refused_and_changes_are_found_by_metric() -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from interp.worlds import clock, experts, induction, ladder, lists, steps
+from interp.worlds import clock, experts, induction, ladder, lists, segments, steps
 from interp.worlds.train import WORLDS
 
 
@@ -14,7 +14,7 @@ def texts(name: str, n_steps: int) -> list[str]:
     return [text for step in range(n_steps) for text in of.tokenizer().batch_decode(of.draw(0, step).ids)]
 
 
-@pytest.mark.parametrize("name", ["lists", "induction-1", "clock", "steps", "experts", "ladder-32"])
+@pytest.mark.parametrize("name", ["lists", "induction-1", "segments", "clock", "steps", "experts", "ladder-32"])
 def test_the_same_seed_and_step_give_the_same_rows_and_another_step_gives_others(name: str) -> None:
     of = WORLDS[name]
     first, again, other = of.draw(0, 3), of.draw(0, 3), of.draw(0, 4)
@@ -73,6 +73,22 @@ def test_the_class_that_is_asked_for_is_among_the_pairs_as_often_as_planted(copi
     assert bool((labels[same] == label[:, None].expand_as(labels)[same]).all())
     own = induction.FIRST_LABEL + induction.planted_labels()[shown - 2]
     assert bool((labels != own).all()), "a remapped label is never the one that is known by heart"
+
+
+def test_what_can_be_copied_was_there_with_the_word_before_it_at_no_fixed_distance() -> None:
+    ids, copied = segments.segments(60, seed=3)
+    distances, absolute = set(), set()
+    for row, due in zip(ids.tolist(), copied.tolist(), strict=True):
+        earlier = {}
+        for at in range(1, len(row)):
+            if due[at]:
+                places = earlier[row[at - 1], row[at]]
+                distances |= {at - place for place in places}
+                absolute.add(at)
+            earlier.setdefault((row[at - 1], row[at]), []).append(at)
+    assert len(distances) > 40 and absolute == set(range(18, segments.LENGTH + 1))
+    share = float(copied[:, 17:].float().mean())
+    assert 0.7 < share < 0.9
 
 
 def test_the_clock_is_the_sum_and_a_run_sees_two_fifths_of_it() -> None:

@@ -44,7 +44,8 @@ def test_names_that_are_none_are_refused_with_the_nearest(tmp_path: Path) -> Non
         checkpoints(tmp_path)
 
 
-def test_the_feed_forward_layers_of_induction_are_zeros_and_are_not_trained() -> None:
-    model = WORLDS["induction-1"].build(0)
+@pytest.mark.parametrize("name", ["induction-1", "segments"])
+def test_the_feed_forward_layers_of_induction_are_zeros_and_are_not_trained(name: str) -> None:
+    model = WORLDS[name].build(0)
     inside = [p for name, p in model.named_parameters() if ".mlp." in name]
     assert inside and not any(p.requires_grad or bool(p.any()) for p in inside)
