@@ -1,7 +1,7 @@
-"""Small worlds whose truth is planted: lists, induction, a clock, steps, experts and a ladder of sizes.
+"""Small worlds whose truth is planted: lists, induction, segments, a clock, steps, experts, a ladder.
 
 1. A world draws the rows of every training step from a seed, and says what is true of it (`lists.py`, `induction.py`,
-   `clock.py`, `steps.py`, `experts.py`, `ladder.py`).
+   `segments.py`, `clock.py`, `steps.py`, `experts.py`, `ladder.py`).
 2. All are trained by one script, with checkpoints at logarithmically spaced steps (`train.py`).
 3. The small ones are in the package, and are loaded by name (`load.py`).
 """
