@@ -14,6 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from math import log
 from pathlib import Path
+from random import Random
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -151,7 +152,8 @@ def sampled(runs: Path, questions: int = 60, draws: int = 4) -> dict[str, Any]:
             model = load(folder, check=False)
             for n in range(1, 6):
                 prompts, answers = (of[:: max(1, len(of) // questions)][:questions] for of in groups()[f"{n} tokens"])
-                drawn = measure_sampled_match(model, prompts, answers, draws=draws, batch_size=256, seed=1000 * n)
+                seed = Random(f"{run.name} {step} {n}").randrange(2**31)  # of its own, or luck is shared by checkpoints
+                drawn = measure_sampled_match(model, prompts, answers, draws=draws, batch_size=256, seed=seed)
                 p = measure_answers(model, prompts, answers).chance
                 rows.append({
                     "step": step, "tokens": n, "sampled": asdict(drawn), "product of p": float(p.mean()),

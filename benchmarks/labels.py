@@ -5,7 +5,8 @@ library's own part: reading the index, choosing texts, asking, pacing, keeping a
 latents one call is ended by its budget, the next goes on to the end, and a third asks nothing again; the answers of
 all are compared. CPU-time is of this process; memory is what it holds at most, less what it held before. A pace is
 measured on its own. `--latents N …` says how many; an index and answers in `--folder` are gone on with, so that a
-broken-off run loses nothing. Writes benchmarks/results/labels.json.
+broken-off run loses nothing. `--server NAME URL MODEL` labels 40 latents by a server that already runs, such as vLLM's,
+to see that it is spoken to rightly. Writes benchmarks/results/labels.json.
 """
 
 import argparse
@@ -156,23 +157,48 @@ def measure_pace(folder: Path) -> dict[str, Any]:
     return {"allowed_per_minute": allowed, "begun_per_minute": made.requests / minutes, "requests": made.requests}
 
 
+def measure_server(name: str, url: str, model: str, folder: Path, latents: int = 40) -> dict[str, Any]:
+    """A few latents labelled by a server that already runs, and once more, when nothing is asked."""
+    found = make_index(latents, folder / f"index-{latents}")
+    endpoint, answers = Endpoint(url, model, timeout=600.0), folder / f"answers-{name}"
+    made, again = (label_latents(found, endpoint, answers, limits=Limits(4)) for _ in range(2))
+    return {
+        "latents": latents,
+        "labelled": sum(bool(one.text) for one in made.labels),
+        "scored": sum(one.detection is not None for one in made.labels),
+        "requests": made.requests,
+        "tokens": made.tokens,
+        "requests_again": again.requests,
+        "same_labels_again": made.labels == again.labels,
+    }
+
+
 def main() -> None:
     """Measure, and write after each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latents", type=int, nargs="*", default=[300, 1_000, 3_000, 10_000])
     parser.add_argument("--folder", type=Path, help="where indexes and answers are kept between runs")
+    parser.add_argument("--server", nargs=3, metavar=("NAME", "URL", "MODEL"), help="one that already runs")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     kept = RESULTS / "labels.json"
-    rows = {row["latents"]: row for row in json.loads(kept.read_text())["figures"]["sizes"]} if kept.exists() else {}
+    figures = json.loads(kept.read_text())["figures"] if kept.exists() else {"sizes": [], "servers": {}}
+    rows, servers = {row["latents"]: row for row in figures["sizes"]}, figures.get("servers", {})
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary)
+        if asked.server:
+            name, url, model = asked.server
+            servers[name] = measure_server(name, url, model, folder)
+            print(servers, flush=True)
+            write("labels", COMMAND, figures | {"servers": servers})
+            return
         pace = measure_pace(Path(temporary))
         print(pace, flush=True)
         for latents in asked.latents:
             rows[latents] = measure(latents, folder)
             print(rows[latents], flush=True)
-            write("labels", COMMAND, {"pace": pace, "sizes": [rows[n] for n in sorted(rows)], "laws": _laws(rows)})
+            sizes = [rows[n] for n in sorted(rows)]
+            write("labels", COMMAND, {"pace": pace, "sizes": sizes, "laws": _laws(rows), "servers": servers})
 
 
 def _laws(rows: dict[int, dict[str, Any]]) -> dict[str, tuple[float, float, float]]:

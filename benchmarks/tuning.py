@@ -369,7 +369,7 @@ def capping() -> dict[str, Any]:
     return found
 
 
-STRENGTHS = (1.0, 3.0, 10.0, 30.0)
+STRENGTHS = (3.0, 10.0, 30.0)
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "naming": naming,
     "doses": doses,

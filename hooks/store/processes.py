@@ -2,8 +2,10 @@
 
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar, final
@@ -16,6 +18,7 @@ PATIENCE: Final = timedelta(days=30)
 """How long a process waits for another, which may finish long after it."""
 TRY: Final = timedelta(seconds=2)
 """How long the first process is looked for where it was said to be."""
+_begun_here: ContextVar[bool] = ContextVar("begun_here", default=False)
 
 
 @final
@@ -57,7 +60,8 @@ class Process:
 def processes(device: torch.device) -> Iterator[Process]:
     """Join the processes that `torchrun` started, over gloo on a CPU and nccl on a GPU; without it, be alone.
 
-    Processes that it started again after one died find each other, and never what the dead ones left.
+    Processes that it started again after one died find each other, and never what the dead ones left. Where the
+    group has begun already it is that one, with a warning if torchrun may start it again.
 
     Examples:
         ```python
@@ -69,13 +73,30 @@ def processes(device: torch.device) -> Iterator[Process]:
     if not joined and not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         yield Process(0, 1)
         return
-    if not joined:
+    if joined:
+        _warn_of_restarts()
+    else:
         _join(device if device.type == "cuda" else None)
+    token = _begun_here.set(not joined or _begun_here.get())
     try:
         yield Process(torch.distributed.get_rank(), torch.distributed.get_world_size())
     finally:
+        _begun_here.reset(token)
         if not joined:
             torch.distributed.destroy_process_group()
+
+
+def _warn_of_restarts() -> None:
+    """Say so where torchrun may start again a group that a script began by itself, and whose living may not meet."""
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    shares = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+    if shares and restarts != "0" and not _begun_here.get():
+        warnings.warn(
+            f"torchrun may start these processes again (--max-restarts {restarts}), and they joined by a call of "
+            "init_process_group, which may then wait for the dead: begin the group by hooks.store.processes.processes, "
+            "or set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1",
+            stacklevel=4,
+        )
 
 
 def _join(gpu: torch.device | None) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +77,60 @@ def test_processes_join_and_part_as_often_as_they_like() -> None:
                 assert here.total(round_) == 2 * round_
 
     live_again(work, lives=1)
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.distributed.init_process_group("gloo")
+rank, total = torch.distributed.get_rank(), torch.ones(1)
+torch.distributed.all_reduce(total)
+assert float(total) == 2
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and rank == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+torch.distributed.barrier()
+Path(sys.argv[1], f"{os.environ['TORCHELASTIC_RESTART_COUNT']}-{rank}").write_text("")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_a_script_that_begins_the_group_itself_is_started_again_by_torchrun_with_a_store_for_each_life(
+    tmp_path: Path,
+) -> None:
+    script, ended = tmp_path / "script.py", tmp_path / "ended"
+    script.write_text(SCRIPT)
+    ended.mkdir()
+    given = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "MASTER"))}
+    given |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "--max-restarts", "1", str(script), str(ended)]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {one.name for one in ended.iterdir()} == {"1-0", "1-1"}
+
+
+def test_a_group_that_a_script_began_itself_and_torchrun_may_start_again_is_warned_of_with_the_cure() -> None:
+    def work() -> None:
+        torch.distributed.init_process_group("gloo")
+        os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_MAX_RESTARTS": "3"}
+        with pytest.warns(UserWarning, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), processes(CPU) as here:
+            assert here.world == 2
+        os.environ["TORCHELASTIC_MAX_RESTARTS"] = "0"
+        with processes(CPU):
+            torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+    do_in_processes(work)
+
+    def ours(_: int) -> None:
+        os.environ["TORCHELASTIC_MAX_RESTARTS"] = "3"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with processes(CPU), processes(CPU) as here:
+                assert here.total(1) == 2
+
+    live_again(ours, lives=1)
 
 
 @pytest.mark.parametrize("moment", [1, 6])

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -276,7 +276,7 @@ def check_dense(sae: SAE, rows: int) -> None:
         )
 
 
-def exchange_all(x: Float[Tensor, "..."]) -> list[Float[Tensor, "..."]]:
+def exchange_all(x: Shaped[Tensor, "..."]) -> list[Shaped[Tensor, "..."]]:
     """What each process has, by rank; each must call it, with tensors of one shape."""
     return _begin_gather(x)()
 
