@@ -206,7 +206,8 @@ def _laws(rows: dict[int, dict[str, Any]]) -> dict[str, tuple[float, float, floa
     if len(rows) < 3:
         return {}
     return {
-        name: fit_slope([(n, max(row[name], 1e-6)) for n, row in rows.items()]) for name in ("cpu_seconds", "megabytes")
+        name: fit_slope([(n, row[name]) for n, row in rows.items() if row[name]])
+        for name in ("cpu_seconds", "megabytes")
     }
 
 

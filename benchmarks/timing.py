@@ -80,6 +80,7 @@ def machine() -> dict[str, str | int | float]:
     return {
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "cores": os.cpu_count() or 0,
         "threads": torch.get_num_threads(),

@@ -356,7 +356,7 @@ def nats(model: Model) -> torch.Tensor:
 
 
 def capping() -> dict[str, Any]:
-    """The cheerful tuning with its projection kept in the usual range of the base, next to a random direction."""
+    """The cheerful tuning with its projection kept in the base's usual range, and the persona added to the base."""
     tuned = pair(Run("cheerful", 1.0)).tuned
     found: dict[str, Any] = {"tuned": mean(cheer(tuned)), "base": mean(cheer(base()))}
     found["tuned, nats a token of unrelated texts"] = mean(nats(tuned))
@@ -365,6 +365,9 @@ def capping() -> dict[str, Any]:
         low, high = measure_normal_range(base(), one, texts())
         with steer(tuned, cap_projection(one, low, high), 1.0):
             found[name] = mean(cheer(tuned))
+        for times in (1, 2, 4, 8):
+            with steer(base(), add_direction(one), float(times)):
+                found[f"{name.split()[0]} added to the base, {times} times"] = mean(cheer(base()))
     print(found, flush=True)
     return found
 

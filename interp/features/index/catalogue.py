@@ -1,5 +1,6 @@
 """A feature index opened: the record of any latent, and the whole tables."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,14 +157,28 @@ class FeatureIndex:
         return tuple(_record(rows[i][0], examples[i], partners[i], int(self.about["tokens"])) for i in latents)
 
     def _rows(self, name: str, latents: Sequence[int]) -> dict[int, list[Row]]:
+        """The rows of some latents; of the table only the row groups that may hold them are read."""
+        import pyarrow as pa
         from pyarrow import parquet
 
         grouped: dict[int, list[Row]] = {latent: [] for latent in latents}
-        filters = [("latent", "in", list(grouped))] if grouped else None
-        table = parquet.read_table(self.folder / f"{name}.parquet", filters=filters)
-        for row in table.to_pylist() if grouped else []:
+        with parquet.ParquetFile(self.folder / f"{name}.parquet") as file:
+            ordered = sorted(grouped)
+            near = [group for group in range(file.num_row_groups) if _may_hold(file.metadata.row_group(group), ordered)]
+            table = file.read_row_groups(near)
+        kept = pa.array([latent in grouped for latent in table["latent"].to_pylist()], pa.bool_())
+        for row in table.filter(kept).to_pylist():
             grouped[row["latent"]].append(row)
         return grouped
+
+
+def _may_hold(group: Any, latents: Sequence[int]) -> bool:
+    """Whether one of some latents, in order, is between the first and the last of a row group."""
+    bounds = group.column(0).statistics
+    if not group.num_rows or bounds is None:
+        return bool(group.num_rows)
+    following = bisect_left(latents, bounds.min)
+    return following < len(latents) and latents[following] <= bounds.max
 
 
 def _record(row: Row, examples: list[Row], partners: list[Row], tokens: int) -> Record:

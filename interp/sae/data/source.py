@@ -256,14 +256,17 @@ def _every(data: Data, batch_size: int, start: int, step: int) -> tuple[Data, tu
         kept = data.filter(lambda _, i: i // batch_size >= start and not (i // batch_size - start) % step, True)
         return kept, (0, None, 1)
     indexed = datasets is not None and isinstance(data, datasets.Dataset)
-    if not indexed and (isinstance(data, str) or not isinstance(data, Sequence)):
+    block = isinstance(data, Tensor) and data.ndim > 1  # a row for each text, or a picture
+    if not (indexed or block) and (isinstance(data, str) or not isinstance(data, Sequence)):
         return data, (start, None, step)  # one block of tokens: all of it is read
     firsts = range(start * batch_size, len(data), step * batch_size)
     places = [i for first in firsts for i in range(first, min(first + batch_size, len(data)))]
     if not places:
         return data, (0, 0, 1)
     chosen: Any = data
-    return (chosen.select(places) if indexed else [chosen[i] for i in places]), (0, None, 1)
+    if indexed:
+        return chosen.select(places), (0, None, 1)
+    return (chosen[places] if block else [chosen[i] for i in places]), (0, None, 1)
 
 
 def _where(model: AnyModel, acts: Activations, site: Site, batch: int) -> str:

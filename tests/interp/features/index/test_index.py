@@ -9,6 +9,7 @@ import torch
 from hooks import Model, stream
 from hooks.disk import lock
 from hooks.errors import WrongState
+from hooks.site import resid_post
 from interp.features import FeatureIndex, collect_evidence, index, measure_logit_effect
 from interp.features import index as index_of
 from interp.features.index.accumulator import EVERY, Accumulator, IndexSize, cut_windows, hash_to_unit
@@ -258,6 +259,32 @@ def test_the_numbers_are_those_of_splitmix64() -> None:
     """Its first three from the state 0, as its authors publish them (Steele, Lea and Flood 2014)."""
     published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert hash_to_unit(torch.arange(3)).tolist() == [(one >> 11) / 2**53 for one in published]
+
+
+def test_records_are_read_without_the_row_groups_of_other_latents(gpt2: Model, tmp_path: Path) -> None:
+    """The others' bytes are overwritten, which whoever reads them would notice."""
+    from pyarrow import parquet
+
+    sae = TopK(gpt2.d_model, 600, k=4)
+    sae.site, sae.fingerprint = resid_post[0], gpt2.fingerprint
+    found = index(sae, gpt2, TEXTS, tmp_path / "wide", top=2, sampled=2, context=1)
+    expected = [str(one) for one in found.records([3, 250])]
+    every = [str(one) for one in found.records([599, 0, 300])]
+    assert every == [str(found.record(latent)) for latent in (599, 0, 300)]
+    for name in ("latents", "examples", "coactivation"):
+        file = found.folder / f"{name}.parquet"
+        about = parquet.read_metadata(file)
+        assert about.num_row_groups == 3
+        data = bytearray(file.read_bytes())
+        for group in (1, 2):
+            for column in range(about.num_columns):
+                part = about.row_group(group).column(column)
+                begin = part.dictionary_page_offset or part.data_page_offset
+                data[begin : begin + part.total_compressed_size] = b"\xff" * part.total_compressed_size
+        file.write_bytes(data)
+    assert [str(one) for one in found.records([3, 250])] == expected
+    with pytest.raises(OSError):
+        found.records([3, 300])
 
 
 def test_a_dictionary_in_double_precision_is_indexed_as_in_single(

@@ -46,6 +46,19 @@ def test_every_step_th_batch_from_any_on_is_that_of_the_whole_pass(gpt2: Model, 
     assert len([*source.begin(2)]) == 4
 
 
+@pytest.mark.parametrize("form", ["list", "dataset", "stream", "token ids"])
+def test_a_part_of_a_source_costs_the_passes_of_that_part_alone(gpt2: Model, form: str) -> None:
+    source = activations_of(gpt2, given(form, gpt2), resid_post[1], batch_size=4)
+    assert source.every is not None
+    passes: list[int] = []
+    hook = gpt2.hf.register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        parts = [len([*source.every(start, 3)]) for start in range(3)]
+    finally:
+        hook.remove()
+    assert parts == [2, 2, 2] and len(passes) == 6  # of six batches each is made once
+
+
 def test_rows_longer_than_four_times_the_median_of_the_first_batch_are_left_out_of_all() -> None:
     """The first batch has lengths 1, 2, 5, 9, 9: of a median of 5, 20 is kept and 21 is not, in every batch."""
     parts = [
