@@ -246,6 +246,13 @@ FILES: Final = (
         ("test_weights_that_are_whole_numbers_or_of_another_shape_are_named",),
     ),
     Fault(
+        "Weights that are NaN, whole numbers or of another shape",
+        "interp/sae/io/saelens.py",
+        "    if found.shape != (sae.d_sae,) or not bool(found.isfinite().all()):\n",
+        "    if False:\n",
+        ("test_largest_activations_of_another_number_than_the_latents_are_named",),
+    ),
+    Fault(
         "A finished store on a disk that cannot be written to",
         "hooks/store/harvest.py",
         "        if _is_whole(task, settings, here):\n",
@@ -442,6 +449,14 @@ ERRORS: Final = (
         "interp/sae/training/plan.py",
         "if self.clip is not None and not 0 < self.clip < math.inf:",
         "if self.clip is not None and self.clip <= 0:",
+        ("test_a_rate_or_clip_that_is_not_finite_and_above_0_is_refused_and_not_called_divergence",),
+    ),
+    Fault(
+        "Numbers out of their range",
+        "hooks/border.py",
+        "return lambda value: kind(value) and (not isinstance(value, Real) or bound.holds(float(value)))",
+        "return kind",
+        ("test_a_number_outside_its_range_is_refused_by_name_and_value",),
     ),
     Fault(
         "Raw errors and silent NaN",
@@ -569,6 +584,20 @@ SEEN: Final = (
         ("test_importing_every_package_leaves_the_heavy_libraries_for_later",),
     ),
     Fault(
+        "A rank or a token left out of what a command prints",
+        "interp/commands/lens.py",
+        """f"{row['rank']:>7}" if "rank" in row else ""\n""",
+        """" " * 7 if "rank" in row else ""\n""",
+        ("test_the_lens_command_prints_each_layers_divergence_and_the_rank_of_a_word",),
+    ),
+    Fault(
+        "A rank or a token left out of what a command prints",
+        "interp/commands/patch.py",
+        """f" {place['token']!r}" if "token" in place else ""\n""",
+        '""\n',
+        ("test_the_patch_command_prints_the_largest_shares",),
+    ),
+    Fault(
         "A hub that does not answer",
         "interp/commands/arguments.py",
         "        socket.create_connection((str(hub.hostname), hub.port or 443), timeout=WAIT).close()\n",
@@ -655,6 +684,13 @@ TESTS: Final = (
         "interp/memory/evaluation/measurement.py",
         "kl = (before.log_probs.exp() * (before.log_probs - self.log_probs)).sum(-1).mean()",
         "kl = (self.log_probs.exp() * (self.log_probs - before.log_probs)).sum(-1).mean()",
+    ),
+    Fault(
+        "A later intervention of a chain that loses the earlier ones",
+        "hooks/intervene.py",
+        "                new = new.index_put(place, self._change(one, new[place], rows))\n",
+        "                new = new if passing.prefill else a\n"
+        "                new = new.index_put(place, self._change(one, new[place], rows))\n",
     ),
     Fault(
         "An eraser that changes more than it must",

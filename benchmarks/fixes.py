@@ -61,7 +61,7 @@ class Outcomes:
         self.file.write_text(json.dumps(self.failed | now))
 
 
-def run_tests(tree: Path, tests: Sequence[str]) -> dict[str, str]:
+def run_tests(tree: Path, tests: Sequence[str], limit: int = LIMIT) -> dict[str, str]:
     """Which of some tests fail in a tree, and with what; "error" where they do not run at all."""
     file = tree.parent / "outcomes.json"
     file.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def run_tests(tree: Path, tests: Sequence[str]) -> dict[str, str]:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         return int(pytest.main([*ARGUMENTS, *tests], plugins=[Outcomes(file)]))
 
-    code = in_child(tree, work, LIMIT)
+    code = in_child(tree, work, limit)
     failed = json.loads(file.read_text()) if file.exists() else {}
     if code is None or code < 0:
         died = "it took too long" if code in (None, -signal.SIGXCPU) else f"ended by {signal.Signals(-code).name}"
@@ -153,7 +153,7 @@ def run(faults: Sequence[Fault], again: bool) -> dict[str, dict[str, Any]]:
             write_rows(rows)
         new = [f for f in faults if rows[key_of(f)]["verdict"] == "red" and not rows[key_of(f)].get("passes without")]
         tests = sorted({test for fault in new for test in tests_of(fault, kinds)})
-        failed = run_tests(tree, tests) if tests else {}
+        failed = run_tests(tree, tests, 20 * LIMIT) if tests else {}
     for fault in new:
         broken = {name: said for name, said in failed.items() if any(_is_of(name, t) for t in tests_of(fault, kinds))}
         rows[key_of(fault)] |= {"passes without": not failed.get("error") and not broken}

@@ -141,7 +141,8 @@ def right(hint: Any, valid: Mapping[type, Any], name: str) -> Any:
                 return [inner, inner] if not issubclass(origin, tuple) else (inner, inner)
         if one is not None and hasattr(one, "dim_str"):
             shape = [4 if axis not in ("d_model", "d", "*d") else 32 for axis in one.dim_str.split() if axis != "..."]
-            for made in (torch.ones(shape), torch.ones(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool)):
+            varied = torch.linspace(1, 2, math.prod(shape)).view(shape)  # what does not vary has no correlation
+            for made in (varied, torch.ones(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool)):
                 if _kind(one)(made):
                     return made
     return None

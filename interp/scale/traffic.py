@@ -9,7 +9,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
-from hooks.border import Count, Natural
+from hooks.border import Count, Natural, NotNegative
 from hooks.summary import summarise
 from hooks.temporary import Temporary
 
@@ -111,7 +111,9 @@ def sharded_step_bytes(n: Count, d: Count, k: Count, world: Count, *, k_aux: Nat
     return kept + ring * FLOAT * sums
 
 
-def cross_layer_step_bytes(n: Count, d: Count, layers: Count, latents: Count, world: Count, *, k: float = 0) -> float:
+def cross_layer_step_bytes(
+    n: Count, d: Count, layers: Count, latents: Count, world: Count, *, k: NotNegative = 0
+) -> float:
     """Return the bytes that a process receives in one step of a `ShardedCrossLayerTranscoder` in W processes.
 
         2 (W - 1) / W · 4 (n layers d + 3)  +  4 (W - 1) latents / W,     and where a batch keeps n k latents

@@ -87,6 +87,7 @@ def left_on(model: Model) -> list[str]:
     found += ["gradients off"] if not all(p.requires_grad for p in model.hf.parameters()) else []
     found += [] if torch.is_grad_enabled() else ["the mode of gradients"]
     found += ["the turn"] if model.running._turn.is_held() else []
+    found += [] if model.running.current is None else ["a pass in flight"]
     return found + (["a block"] if model.running.active or model.running.resting else [])
 
 
