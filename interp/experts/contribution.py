@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ from hooks.progress import progress_bar
 from hooks.site import Site, expert_choice, expert_out, expert_weights, mlp_out, router_logits
 from hooks.summary import summarise
 from interp.common.statistics import Estimate, mean_with_interval
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FAR = 1e4
 """How far below all others the logit of an expert that is left out is put."""
@@ -199,6 +203,27 @@ class AblationMatrix:
             costs = ", ".join(f"{n} {one.cost[n].value:+.3f} / {one.control[n].value:+.3f}" for n in names)
             lines.append(f"  {one.expert}: {costs}; {self.dearest[one.expert]}, p {float(self.p[one.expert]):.3f}")
         return "\n".join(lines)
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each expert and label."""
+        from pandas import DataFrame
+
+        return DataFrame(
+            {
+                "layer": self.layer,
+                "expert": one.expert,
+                "other": one.other,
+                "label": label,
+                "cost": cost.value,
+                "low": cost.low,
+                "high": cost.high,
+                "control": one.control[label].value,
+                "dearest": self.dearest[one.expert] == label,
+                "p": float(self.p[one.expert]),
+            }
+            for one in self.rows
+            for label, cost in one.cost.items()
+        )
 
 
 def measure_ablation_matrix(

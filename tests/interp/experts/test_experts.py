@@ -182,6 +182,9 @@ def test_an_expert_planted_for_one_topic_costs_that_topic_alone_and_the_matrix_s
             assert (abs(estimate.value) > 1e-4) == served, (row.expert, label)
         again = measure_ablation(planted, texts, labels, 3, row.expert, load_of)
         assert again.other == row.other and again.cost["a"].value == pytest.approx(row.cost["a"].value, abs=1e-9)
+    table = found.to_pandas()
+    assert len(table) == 16 and table["dearest"].sum() == 8
+    assert table["cost"][0] == found.rows[0].cost["a"].value
     shuffled = [labels[i] for i in torch.randperm(len(labels), generator=torch.Generator().manual_seed(1)).tolist()]
     chance = measure_ablation_matrix(planted, texts, shuffled, 3, load_of, permutations=199)
     assert float(found.p[:2].max()) < 0.01 < 0.05 / 4 < float(chance.p[:4].min())
