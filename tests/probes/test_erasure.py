@@ -113,6 +113,13 @@ def test_rows_that_fill_only_a_subspace_are_erased_within_it() -> None:
     assert float(left.abs().max()) < 1e-10
 
 
+def test_a_concept_given_as_a_column_is_that_concept() -> None:
+    x, y, _ = coded(200)
+    for concept in (y, y.double(), x[:, 3] + y):
+        column = LEACE().fit(x, concept[:, None]).transform(x)
+        assert torch.equal(column, LEACE().fit(x, concept).transform(x)) and not torch.equal(column, x)
+
+
 def test_rows_that_are_all_the_same_say_nothing_and_stay_as_they_are() -> None:
     x, y = torch.full((12, 4), 0.3, dtype=torch.float64), torch.arange(12) % 2 == 0
     eraser = LEACE().fit(x, y)

@@ -146,6 +146,18 @@ def test_density_counts_tokens_and_the_histogram_holds_every_latent_that_fired()
     assert found.dense_share == 0.5 and found.dead_share == 0.25
     edges, counts = found.histogram()
     assert int(counts.sum()) == 3 and float(edges[0]) == -2 and float(edges[-1]) == 0
+    assert edges.tolist() == pytest.approx([-2 + i / 4 for i in range(9)]) and counts.tolist() == [
+        1,
+        0,
+        0,
+        0,
+        0,
+        1,
+        0,
+        1,
+    ]
+    edges, counts = found.histogram(bins_per_decade=1)
+    assert edges.tolist() == [-2, -1, 0] and counts.tolist() == [1, 2]
 
 
 def test_a_whitened_source_has_the_identity_as_covariance() -> None:

@@ -28,7 +28,7 @@ def largest(pre: Tensor, k: float) -> Tensor:
     return torch.zeros_like(pre).index_put((code.rows, code.latents), code.values)
 
 
-@pytest.mark.parametrize("k", [1, 2.5, 7])
+@pytest.mark.parametrize("k", [1, 2.5, 7, 24])
 @pytest.mark.parametrize("spread", [0.0, 3.0], ids=["even rows", "a few rows take nearly all"])
 def test_the_largest_of_a_batch_are_those_of_one_sort(k: float, spread: float) -> None:
     g = torch.Generator().manual_seed(0)

@@ -57,6 +57,13 @@ def test_a_crosscoder_tells_shared_features_from_one_models_own() -> None:
     assert bool((shares[kind == 1] > 0.9).all()) and bool((shares[kind == 2] < 0.1).all())
 
 
+def test_the_share_of_a_layer_is_its_part_of_the_norms_of_a_latents_rows() -> None:
+    sae = Crosscoder(2, 2, n_layers=3)
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.tensor([[[3.0, 4.0], [0.0, 5.0], [0.0, 10.0]], [[0.0, 2.0], [0.0, 0.0], [6.0, 0.0]]]))
+    assert sae.shares().tolist() == [pytest.approx([0.25, 0.25, 0.5]), pytest.approx([0.25, 0.0, 0.75])]
+
+
 def flat(model: Model, texts: list[str], site: object) -> Tensor:
     return capture(model, texts, site).flat(site).flatten(1)  # pyright: ignore[reportArgumentType]
 
@@ -82,6 +89,8 @@ def test_two_models_are_read_side_by_side_and_directions_know_theirs(gpt2: Model
         direction = sae.direction(latent, layer)
         assert (direction.site, direction.fingerprint) == (site, model.fingerprint)
         assert torch.equal(direction.vector, sae.W_dec[latent, layer])
+        expected = float(sae.max_activation[latent]) * float(direction.vector.norm())
+        assert direction.scale == pytest.approx(expected) and expected > 0
     assert evaluate(sae, source).tokens == len(x)
     with pytest.raises(IndexError, match="layer 2 does not exist; this crosscoder has layers 0 to 1"):
         sae.direction(latent, 2)

@@ -9,7 +9,8 @@ from datasets.iterable_dataset import ExamplesIterable
 
 from hooks import Model
 from hooks.site import resid_post
-from interp.sae import across, activations_of
+from interp.sae import across, activations_of, drop_registers
+from interp.sae.data.source import Source
 
 TEXTS = [f"fog {number} over the bay {number * number}" for number in range(23)]
 
@@ -56,3 +57,17 @@ def test_a_part_of_a_source_costs_the_passes_of_that_part_alone(gpt2: Model, for
     finally:
         hook.remove()
     assert parts == [2, 2, 2] and len(passes) == 6  # of six batches each is made once
+
+
+def test_rows_longer_than_four_times_the_median_of_the_first_batch_are_left_out_of_all() -> None:
+    """The first batch has lengths 1, 2, 5, 9, 9: of a median of 5, 20 is kept and 21 is not, in every batch."""
+    parts = [
+        torch.tensor([[1.0], [-2.0], [9.0], [9.0], [5.0]]),
+        torch.tensor([[20.0], [-21.0], [-20.0], [99.0], [0.1]]),
+    ]
+    source = Source(lambda: iter(parts), "two batches", every=lambda start, step: iter(parts[start::step]))
+    first, second = drop_registers(source)
+    assert torch.equal(first, parts[0]) and second.flatten().tolist() == pytest.approx([20.0, -20.0, 0.1])
+    (alone,) = drop_registers(source).begin(1)
+    assert torch.equal(alone, second)
+    assert [len(part) for part in drop_registers(source, times=1)] == [3, 1]
