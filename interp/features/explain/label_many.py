@@ -95,7 +95,9 @@ class LatentLabels:
 
     def __str__(self) -> str:
         scored = [one for one in self.labels if one.detection is not None and one.detection_by_chance is not None]
-        says = f"{len(self.labels)} latents labelled, {len(self.left)} left; {self.requests} requests"
+        named = sum(bool(one.text) for one in self.labels)
+        says = f"{named} latents labelled, {len(self.labels) - named} answered without a label, {len(self.left)} left; "
+        says += f"{self.requests} requests"
         says += f" ({self.answered_before} answered before), {self.tokens:,} tokens"
         if len(scored) < 2:
             return says

@@ -18,7 +18,7 @@ import pytest
 
 from hooks import Model
 from hooks.errors import DamagedFile, NotReachable
-from interp.features import Endpoint, FeatureIndex, Limits, index, label_latents
+from interp.features import Endpoint, FeatureIndex, LatentLabel, LatentLabels, Limits, index, label_latents
 from interp.features.explain import label_many
 from interp.sae import TopK
 
@@ -173,6 +173,11 @@ def test_an_answer_without_numbers_is_that_latents_problem_and_no_other(
     problems = {one.latent: one.problem for one in labels.labels if one.problem}
     assert problems.keys() == {0, 1}  # b's own scores, and a's control, which is b's label
     assert all("numbers of texts were asked for" in problem for problem in problems.values())
+
+
+def test_a_latent_whose_answer_holds_no_label_is_not_counted_as_labelled() -> None:
+    labels = LatentLabels((LatentLabel(1, "fog"), LatentLabel(2, "", problem="no label")), (3,), 4, 0, 100)
+    assert str(labels).startswith("1 latents labelled, 1 answered without a label, 1 left; 4 requests (0 answered")
 
 
 _reply = reply

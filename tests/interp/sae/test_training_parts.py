@@ -204,6 +204,15 @@ def test_in_a_run_shorter_than_dead_after_the_dead_are_those_that_never_fired() 
     assert long.dead_share == 0.25  # one alone was silent for 1,000 tokens
 
 
+def test_a_latent_is_silent_for_the_tokens_since_the_batch_it_fired_in_and_not_one_more() -> None:
+    course, nothing = course_of(1.0, 0.0, settled=False), torch.zeros(())
+    assert course.silent.tolist() == [0, 100]
+    course.add(Step(nothing, nothing, nothing, torch.zeros(2)), 899, settled=False)
+    assert course.silent.tolist() == [899, 999] and not bool(course.dead.any())
+    course.add(Step(nothing, nothing, nothing, torch.zeros(2)), 1, settled=False)
+    assert course.dead.tolist() == [False, True]
+
+
 def test_largest_activations_count_once_the_weights_have_settled() -> None:
     assert not bool(course_of(1.0, 2.0, settled=False).largest.any())
     assert course_of(1.0, 2.0, settled=True).largest.tolist() == [1.0, 2.0]
@@ -345,7 +354,10 @@ def test_a_tracker_that_is_not_installed_names_the_extra(
         writer.begin(("",), 0)
 
 
-def test_the_bar_shows_loss_l0_explained_variance_the_dead_and_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_shows_loss_l0_explained_variance_the_dead_and_the_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hooks.progress.DELAY", 0.0)
     train(TopK(16, 32, k=3), tensor_source(rows()), **OPTIONS | {"progress": True})
     shown = capsys.readouterr().err.split("\r")[-1]
     for word in ("3.00k", "tokens/s", "loss 0.", "L0 ", "EV 0.", "dead "):
