@@ -13,6 +13,7 @@ from hooks.errors import InvalidArgument, InvalidType, MissingFile, OutOfRange, 
 from hooks.position import cls, patch, special, where
 from hooks.site import conv_act, conv_pre, embedding, logits, pattern, resid_post
 from hooks.store import ActivationStore, harvest, packed, plan
+from hooks.store.documents import count
 from interp.postcard import draw, scenes
 from interp.sae import TopK, read_activations, tensor_source, train
 
@@ -61,6 +62,7 @@ def test_files_and_a_column_of_a_data_set_give_the_store_of_their_pixels(convnet
         Image.fromarray(one.movedim(0, -1).numpy()).save(files[-1])
     table = datasets.Dataset.from_dict({"image": [str(f) for f in files], "label": [*range(9)]})
     column = table.cast_column("image", datasets.Image())
+    assert count(tmp_path) == count(tmp_path / "*.png") == len(files) == 9
     bare = Images(drawn.float() / 255)
     whole = harvest(convnet, bare, conv_act[2], tmp_path / "pixels", documents_per_shard=4)
     for name, data in {"files": files, "column": column, "stream": column.to_iterable_dataset()}.items():

@@ -19,7 +19,7 @@ from hooks import Model, capture, capture_gradients, intervene, load
 from hooks.errors import InvalidArgument, UnknownSite, WrongState
 from hooks.interventions import add, replace
 from hooks.position import everywhere
-from hooks.sharded_taps import share_taps
+from hooks.sharded_taps import _is_near, share_taps
 from hooks.shards import ModelRanks, TensorShard
 from hooks.site import Site, embed, mlp_act, mlp_pre, pattern, q, resid_post, resid_pre, z
 from hooks.temporary import grad_mode
@@ -212,3 +212,8 @@ def test_parts_of_unequal_and_packed_axes_are_gathered_in_order_and_scattered_ba
         torch.distributed.destroy_process_group()
 
     do_in_processes(work)
+
+
+def test_what_processes_hold_is_compared_by_its_length_also_where_its_weighted_sum_is_near_none() -> None:
+    assert _is_near((1.0, 0.001), (1.0, 0.0015)) and _is_near((2.0, -0.5), (2.01, -0.49))
+    assert not _is_near((1.0, 0.5), (1.0, 0.52)) and not _is_near((1.0, 0.0), (1.1, 0.0))

@@ -87,6 +87,12 @@ def test_fewer_tokens_than_keys_are_warned_about(gpt2: Model) -> None:
         covariance(gpt2, ["ab"] * 5, 1, batch_size=1)
 
 
+def test_as_many_tokens_as_keys_can_have_full_rank_and_are_not_warned_about(gpt2: Model) -> None:
+    texts = ["ab"] * 24
+    assert capture(gpt2, texts, [mlp_act[1]]).tokens.content.sum() == gpt2.d_mlp == 48
+    assert covariance(gpt2, texts, 1, batch_size=8).n_tokens == 48
+
+
 def test_too_few_texts_are_refused(gpt2: Model) -> None:
     with pytest.raises(ValueError, match="4 texts in 2 batches of data are too few to hold one out of five: give at"):
         covariance(gpt2, ["some text"] * 4, 1, batch_size=3)

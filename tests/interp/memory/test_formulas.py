@@ -169,6 +169,31 @@ def test_every_fifth_text_is_held_out_to_choose_the_shrinkage_and_for_the_error(
     assert SHRINKAGES[1] == pytest.approx(1e-6) and SHRINKAGES[-1] == 1.0 and SHRINKAGES[5] == pytest.approx(1e-5)
 
 
+def test_a_covariance_without_full_rank_is_never_left_unshrunk() -> None:
+    seen = torch.diag(torch.tensor([2.0, 1.0, 0.0]).double())
+    assert choose_shrinkage(seen, torch.diag(torch.tensor([2.0, 1.0, 0.0]).double())) > 0
+    assert choose_shrinkage(seen, torch.eye(3).double()) > 1e-3
+    whole = torch.diag(torch.tensor([2.0, 1.0, 0.5]).double())
+    assert choose_shrinkage(whole, whole) == 0.0
+
+
+def test_the_search_begins_from_the_mean_of_what_the_texts_hold_that_look_a_subject_up(
+    gpt2: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = import_module("interp.memory.editing.multi_layer")
+    begun: list[Any] = []
+    result = ValueSearchResult({}, probability=0.9, kl=0.0, steps=1)
+    monkeypatch.setattr(file, "search_value", lambda _m, _s, held, *_: begun.append(held) or result)
+    monkeypatch.setattr(file, "check_targets_likely", lambda *_: None)
+    contexts = ("", "they said . ", "well , ")
+    said = file.tokenise_groups(gpt2, [(FACT,)], contexts, ["so {} was"], "last subject")
+    file.search_targets(gpt2, [(FACT,)], said, [mlp_out[1]], Search(steps=1), progress=False)
+    (one,) = said
+    assert int(one.alike.sum()) == 4
+    h = capture(gpt2, one.tokens, mlp_out[1]).flat(mlp_out[1], one.at).float()
+    torch.testing.assert_close(begun[0][mlp_out[1]], sum(h[one.alike]) / 4)
+
+
 def test_prefixes_and_texts_are_what_the_model_goes_on_with_after_ten_openers(gpt2: Model) -> None:
     openers = [*OPENERS, *OPENERS[:2]]
     rests = gpt2.generate(openers, max_new_tokens=10, temperature=1.0, seed=3)
