@@ -216,4 +216,5 @@ def test_parts_of_unequal_and_packed_axes_are_gathered_in_order_and_scattered_ba
 
 def test_what_processes_hold_is_compared_by_its_length_also_where_its_weighted_sum_is_near_none() -> None:
     assert _is_near((1.0, 0.001), (1.0, 0.0015)) and _is_near((2.0, -0.5), (2.01, -0.49))
+    assert _is_near((2.0, 0.0), (1.9801, 0.0)) and _is_near((1.9801, 0.0), (2.0, 0.0))  # a hundredth of the longer
     assert not _is_near((1.0, 0.5), (1.0, 0.52)) and not _is_near((1.0, 0.0), (1.1, 0.0))
