@@ -140,3 +140,28 @@ def test_a_table_has_a_row_for_each_thing_measured(result: object, rows: int, fi
     frame = result.to_pandas()
     assert len(frame) == rows
     assert {name: frame[name][0] for name in first} == first
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A callable that is a value."""
+
+    least: float
+
+    def __call__(self, x: float) -> bool:
+        """Whether it is that large."""
+        return x >= self.least
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Something that holds one, and a function."""
+
+    rule: Rule
+    score: object
+
+    __repr__ = summarise
+
+
+def test_a_function_is_shown_by_its_name_and_a_callable_value_by_what_it_holds() -> None:
+    assert repr(Holder(Rule(0.25), quality)) == "Holder(rule=Rule(least=0.25), score=quality)"

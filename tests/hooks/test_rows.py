@@ -31,6 +31,14 @@ def test_rows_of_a_long_text_hold_each_of_its_tokens_once_each_after_the_beginni
         assert torch.cat([rows.offsets[i][rows.content[i]] for i in mine]).equal(whole.offsets[whole.content])
 
 
+def test_ids_that_begin_with_a_word_keep_it_as_content_when_they_are_cut(gpt2: Model) -> None:
+    ids = gpt2.tokens(LONG).ids[0, 1:]
+    whole = gpt2.tokens(ids)
+    assert bool(whole.content.all())
+    rows = fit_rows(gpt2, whole)
+    assert len(rows) == 3 and torch.cat([rows.ids[i][rows.content[i]] for i in range(3)]).equal(ids)
+
+
 def test_texts_that_fit_are_the_same_object(gpt2: Model) -> None:
     tokens = gpt2.tokens(["Fog", "The bay"])
     assert fit_rows(gpt2, tokens) is tokens and tokens.text_number.tolist() == [0, 1]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 import torch
@@ -221,6 +222,9 @@ def test_the_standard_error_of_a_covariance_is_how_far_it_is_from_the_truth() ->
 def test_a_covariance_is_read_from_its_cache_for_the_same_texts_only(gpt2: Model, tmp_path: Path) -> None:
     texts = [f"text number {i} of some" for i in range(20)]
     made = covariances(gpt2, texts, (0, 1), cache=tmp_path)
+    below = covariances(gpt2, texts, (0, 1), cache=tmp_path / "of" / "a model")
+    assert torch.equal(below[0].matrix, made[0].matrix) and len([*(tmp_path / "of" / "a model").iterdir()]) == 2
+    rmtree(tmp_path / "of")
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
     again = covariance(gpt2, texts, 1, cache=tmp_path)
     assert torch.equal(again.matrix, made[1].matrix) and again.error == made[1].error

@@ -952,3 +952,7 @@ def test_of_several_values_that_fall_short_the_first_is_named() -> None:
     with pytest.raises(EditRefused, match="'Oslo is' reached 'a' with probability 0.300 only"):
         check_targets_likely(facts, found, "layer 1", Search())
     check_targets_likely(facts, found, "layer 1", Search(), share=0.5)
+    even = [ValueSearchResult({}, p, 0.0, 3) for p in (0.5, 0.5, 0.2, 0.1)]
+    check_targets_likely(facts, even, "layer 1", Search(), share=0.5)
+    with pytest.raises(EditRefused, match="'Bern is' reached 'a' with probability 0.200 only"):
+        check_targets_likely(facts, even, "layer 1", Search())
