@@ -169,6 +169,20 @@ def test_every_fifth_text_is_held_out_to_choose_the_shrinkage_and_for_the_error(
     assert SHRINKAGES[1] == pytest.approx(1e-6) and SHRINKAGES[-1] == 1.0 and SHRINKAGES[5] == pytest.approx(1e-5)
 
 
+@pytest.mark.parametrize("n", [8, 20, 60, 400])
+def test_the_shrinkage_is_that_of_the_least_likelihood_written_out(n: int) -> None:
+    scales = torch.linspace(0.3, 2, 6).double()
+    seen, held = (random(m, 6, seed=m).double() * scales for m in (n, 2 * n))
+    one, other = seen.T @ seen / n, held.T @ held / (2 * n)
+
+    def loss(shrinkage: float) -> float:
+        c = (1 - shrinkage) * one + shrinkage * one.trace() / 6 * torch.eye(6).double()
+        return float(torch.logdet(c) + (torch.linalg.inv(c) @ other).trace())
+
+    assert choose_shrinkage(one, other) == min(SHRINKAGES, key=loss)
+    assert n > 8 or choose_shrinkage(one, other) > 0.1
+
+
 def test_a_covariance_without_full_rank_is_never_left_unshrunk() -> None:
     seen = torch.diag(torch.tensor([2.0, 1.0, 0.0]).double())
     assert choose_shrinkage(seen, torch.diag(torch.tensor([2.0, 1.0, 0.0]).double())) > 0
