@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from math import log
@@ -26,6 +26,8 @@ from hooks import Model, load  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp.common.statistics import Estimate, share, wilson  # noqa: E402
 from interp.emergence import (  # noqa: E402
+    Break,
+    Track,
     find_break,
     find_changes,
     judge,
@@ -99,14 +101,21 @@ def ladder(runs: Path, run: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def shown(seen: Track, changes: Mapping[str, Break]) -> dict[str, Any]:
+    """Every metric at every step, and the best break of each."""
+    return {
+        "steps": seen.steps,
+        "curves": {name: [asdict(e) for e in of] for name, of in seen.metrics.items()},
+        "breaks": {name: asdict(b) for name, b in changes.items()},
+    }
+
+
 def induction(runs: Path, run: Path) -> dict[str, Any]:
     """In context and by heart over one run of `induction`, and where each metric breaks."""
     seen = track(checkpoints(run), {"": measure_induction_world}, file=runs / "tracks" / f"{run.name}.json")
     changes = find_changes(seen)
     found: dict[str, Any] = {
-        "steps": seen.steps,
-        "curves": {name: [asdict(e) for e in of] for name, of in seen.metrics.items()},
-        "breaks": {name: asdict(b) for name, b in changes.items()},
+        **shown(seen, changes),
     }
     for name in ("in context", "by heart"):
         verdict = judge(seen, f"{name}: right", f"{name}: log p", chance=1 / LABELS)
@@ -130,9 +139,7 @@ def copying(runs: Path, run: Path) -> dict[str, Any]:
     print(run.name, verdict, changes)
     log_p = changes["copied: log p"]
     return {
-        "steps": seen.steps,
-        "curves": {name: [asdict(e) for e in of] for name, of in seen.metrics.items()},
-        "breaks": {name: asdict(b) for name, b in changes.items()},
+        **shown(seen, changes),
         "verdict": {"said": verdict.said, "steepest": verdict.steepest, "p of a break in log p": verdict.continuous.p},
         "checkpoints from the break of log p to that of": {
             head: changes[f"attention of the {head}"].index - log_p.index
@@ -156,9 +163,7 @@ def clock(runs: Path, run: Path) -> dict[str, Any]:
         print(step, waves[str(step)], flush=True)
     return {
         "waves at step": waves,
-        "steps": seen.steps,
-        "curves": {name: [asdict(e) for e in of] for name, of in seen.metrics.items()},
-        "breaks": {name: asdict(b) for name, b in find_changes(seen).items()},
+        **shown(seen, find_changes(seen)),
         "verdict": {"said": verdict.said, "p of a break in log p": verdict.continuous.p},
     }
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -24,7 +24,6 @@ from hooks.tokens import Tokens
 
 Sites = Site | str | Iterable[Site | str]
 Data: TypeAlias = Any
-Item = TypeVar("Item")
 
 
 class _Enough(Exception):
@@ -106,7 +105,7 @@ def stream(
     wanted = resolve_sites(model, sites)
     total = -(-len(data) // batch_size) if isinstance(data, Sized) and not isinstance(data, str) else None
     bar = progress_bar(_batches(model, data, batch_size), "capture", unit="batch", total=total, progress=progress)
-    batches = in_rows(model, (tokens for tokens in bar))
+    batches = in_rows(model, (tokens for tokens in bar))  # a bar has a length, and checkers of types sample such
     return (_passes(model, tokens, wanted, batch_size, progress=False) for tokens in batches)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from threading import RLock
-from typing import NoReturn, TypeAlias, TypeVar, overload
+from typing import NoReturn, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
@@ -23,32 +23,6 @@ class _Bar(tqdm):
 _Bar.set_lock(RLock())
 
 
-@overload
-def progress_bar(
-    items: Iterable[Item],
-    desc: str | None = None,
-    *,
-    progress: bool,
-    total: int | None = None,
-    initial: int = 0,
-    unit: str = "it",
-    unit_scale: bool = False,
-) -> "tqdm[Item]": ...
-
-
-@overload
-def progress_bar(
-    items: None = None,
-    desc: str | None = None,
-    *,
-    progress: bool,
-    total: int | None = None,
-    initial: int = 0,
-    unit: str = "it",
-    unit_scale: bool = False,
-) -> ProgressBar: ...
-
-
 def progress_bar(
     items: Iterable[Item] | None = None,
     desc: str | None = None,
@@ -58,7 +32,7 @@ def progress_bar(
     initial: int = 0,
     unit: str = "it",
     unit_scale: bool = False,
-) -> "tqdm[Item] | ProgressBar":
+) -> "tqdm[Item]":
     """A bar over these items, or one to `update` by hand; none where `progress` is false.
 
     Examples:

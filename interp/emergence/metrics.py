@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model, capture
@@ -197,10 +197,9 @@ def measure_induction_world(
         found[f"{name}: right"] = share(log_p.argmax(-1) == label)
         found[f"{name}: log p"] = mean_with_interval(log_p.gather(1, label[:, None])[:, 0])
     ids, _ = induction_prompts(n, 1, seed, remapped=True)
-    acts = capture(model, ids, [pattern[layer] for layer in range(model.n_layers)], batch_size=n)
     at = ((ids[:, 1:-1:2] == ids[:, -1:]).float().argmax(1) * 2 + 2)[:, None]
-    looks = [acts[pattern[layer]][:, :, -1] for layer in range(model.n_layers)]
-    each = torch.stack([a.gather(2, at[:, None].expand(-1, a.shape[1], -1))[..., 0] for a in looks], 1).flatten(1)
+    looks = _patterns(model, ids)[:, :, -1]
+    each = looks.gather(2, at[:, None].expand(-1, looks.shape[1], -1))[..., 0]
     best = each[:, int(each.mean(0).argmax())]
     found["attention of the best head"] = mean_share(best.double().clamp(0, 1))
     return found
@@ -232,8 +231,7 @@ def measure_segments_world(model: Model, *, n: Count = 200, seed: Natural = 7_00
         "copied: log p": mean_with_interval(_row_means(likely, due)),
         "new: right": mean_share(_row_means(right, ~due)),
     }
-    acts = capture(model, read, [pattern[layer] for layer in range(model.n_layers)], batch_size=n)
-    looks = torch.cat([acts[pattern[layer]] for layer in range(model.n_layers)], 1)
+    looks = _patterns(model, read)
     after = torch.zeros_like(looks[:, 0], dtype=torch.bool)
     after[:, :, 1:] = read[:, :, None] == read[:, None, :-1]
     after = after.tril()
@@ -245,6 +243,13 @@ def measure_segments_world(model: Model, *, n: Count = 200, seed: Natural = 7_00
         found[f"attention of the {name}"] = mean_share(each[:, int(each.mean(0).argmax())].clamp(0, 1))
         found[f"attention of the {name}, by chance"] = mean_share(_row_means((even * places).sum(-1), due))
     return found
+
+
+def _patterns(model: Model, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch head query key"]:
+    """The attention of the heads of all layers, in one pass."""
+    sites = [pattern[layer] for layer in range(model.n_layers)]
+    acts = capture(model, ids, sites, batch_size=len(ids))
+    return torch.cat([acts[site] for site in sites], 1)
 
 
 def _row_means(x: Float[Tensor, "batch pos"], of: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch"]:

@@ -5,7 +5,7 @@ from math import log, pi
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model
@@ -80,11 +80,9 @@ def measure_waves(
             f"logits of {tuple(logits.shape)} and {count} frequencies: give n by n by n, n // 2 at most"
         )
     x = logits.double().reshape(n * n, n)
-    centred = x - x.mean(1, keepdim=True)
-    centred = centred - centred.mean(0)
+    centred = _centre(x)
     parts = _parts(centred)
-    powers = parts.square().sum((1, 2))
-    order = powers.argsort(descending=True)[:count]
+    powers, order = parts.square().sum((1, 2)), _largest(parts, count)
     seen = torch.ones(n * n, dtype=torch.bool) if trained is None else trained.flatten()
     full, restricted, excluded = (float(loss.mean()) for loss in _losses(x, parts[order].sum(0), seen))
     random = torch.Generator().manual_seed(seed)
@@ -94,6 +92,12 @@ def measure_waves(
     share_of = float(powers.sum() / centred.square().sum().clamp(min=1e-30))
     by_chance = float(chance[0]), float(chance[1])
     return Waves(frequencies, full, restricted, excluded, log(n), _gini(powers), share_of, by_chance)
+
+
+def _centre(x: Float[Tensor, "n _"]) -> Float[Tensor, "n _"]:
+    """Logits less the mean of each sum's, and then less that of each answer's."""
+    x = x - x.mean(1, keepdim=True)
+    return x - x.mean(0)
 
 
 def _parts(x: Float[Tensor, "n _"]) -> Float[Tensor, "_ n _"]:
@@ -107,10 +111,9 @@ def _parts(x: Float[Tensor, "n _"]) -> Float[Tensor, "_ n _"]:
     return torch.stack(found)
 
 
-def _split(x: Float[Tensor, "n _"], count: int) -> Float[Tensor, "n _"]:
-    """The part of centred logits along the frequencies of a + b that explain most of them."""
-    parts = _parts(x)
-    return parts[parts.square().sum((1, 2)).argsort(descending=True)[:count]].sum(0)
+def _largest(parts: Float[Tensor, "_ n _"], count: int) -> Int[Tensor, "_"]:
+    """The frequencies of a + b that explain most, counted from 0."""
+    return parts.square().sum((1, 2)).argsort(descending=True)[:count]
 
 
 def _add(n: int) -> Tensor:
@@ -157,14 +160,12 @@ def measure_clock_world(model: Model, *, seed: Natural = 0, count: Count = 5) ->
     x = model.run(sums()[:, :-1])[:, -1, FIRST_HOUR : FIRST_HOUR + HOURS].double().cpu()
     found = _score_sums(x, seen_sums(seed), count)
     E = weight_of(model.hf.get_input_embeddings())[FIRST_HOUR : FIRST_HOUR + HOURS].double().cpu()
-    return {**found, "share of waves": _wave_share(x), "embedding: Gini of its waves": _embedding_gini(E)}
+    return {**found, "embedding: Gini of its waves": _embedding_gini(E)}
 
 
-def _wave_share(x: Float[Tensor, "n _"]) -> Estimate:
+def _wave_share(parts: Float[Tensor, "_ n _"], centred: Float[Tensor, "n _"]) -> Estimate:
     """What of the squared size of centred logits is waves of a + b, with an interval over the answers c."""
-    x = x - x.mean(1, keepdim=True)
-    x = x - x.mean(0)
-    sizes = torch.stack([_parts(x).sum(0).square().sum(0), x.square().sum(0)], 1)
+    sizes = torch.stack([parts.sum(0).square().sum(0), centred.square().sum(0)], 1)
     return bootstrap(lambda drawn: float(drawn[0][:, 0].sum() / drawn[0][:, 1].sum()), [sizes])
 
 
@@ -184,10 +185,12 @@ def _score_sums(x: Float[Tensor, "n _"], seen: Bool[Tensor, "n"], count: int) ->
     for name, rows in (("seen", seen), ("unseen", ~seen), ("unseen both ways", ~seen & ~mirrored)):
         found[f"{name}: right"] = share((log_p.argmax(-1) == right)[rows])
         found[f"{name}: log p"] = mean_with_interval(own[rows])
-    _, restricted, excluded = _losses(x, _split(x - x.mean(1, keepdim=True), count), seen)
+    centred = _centre(x)
+    parts = _parts(centred)
+    _, restricted, excluded = _losses(x, parts[_largest(parts, count)].sum(0), seen)
     found["waves alone: log p"] = mean_with_interval(-restricted)
     found["without the waves: log p"] = mean_with_interval(-excluded)
-    return found
+    return {**found, "share of waves": _wave_share(parts, centred)}
 
 
 def _gini(power: Float[Tensor, "n"]) -> float:
