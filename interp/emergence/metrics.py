@@ -245,7 +245,7 @@ def measure_segments_world(model: Model, *, n: Count = 200, seed: Natural = 7_00
     return found
 
 
-def _patterns(model: Model, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch head query key"]:
+def _patterns(model: Model, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch head pos _"]:
     """The attention of the heads of all layers, in one pass."""
     sites = [pattern[layer] for layer in range(model.n_layers)]
     acts = capture(model, ids, sites, batch_size=len(ids))
