@@ -37,6 +37,10 @@ RANK = (  # interp's folders, those of lower rows first
     "demo",
     "commands",
 )
+IN_THE_ROOT = re.compile(  # next to hidden files; the second line is what git ignores
+    r"(hooks|probes|interp|tutorials|tests|benchmarks|docs|[A-Z]+\.md|LICENSE|Makefile|constraints\.txt|\w+\.toml"
+    r"|build|dist|demo|runs|reports|__pycache__|.+\.egg-info)"
+)
 HEAVY = ("transformer_lens", "sae_lens", "transformers", "sklearn", "scipy", "plotly", "datasets")
 HOOK_NAME = re.compile(
     r"blocks\.|hook_(resid|mlp|attn|pattern|embed|pos_embed|result|scale|normalized|[qkvz]\b)|ln_final"
@@ -99,6 +103,12 @@ def public(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
         for member in node.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_") else [node]:
             if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef) and not member.name.startswith("_"):
                 yield member
+
+
+def the_root_is_tidy(root: Path) -> list[str]:
+    """The root holds what the design names, and nothing that a test or a script left there."""
+    names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    return [f"the root holds {name!r}" for name in names if not IN_THE_ROOT.fullmatch(name)]
 
 
 def arrows_one_way(root: Path) -> list[str]:
@@ -457,6 +467,7 @@ def _writes(call: ast.Call) -> str:
 
 NOTEBOOK = '{"cells": [{"cell_type": "markdown", "source": ["Anew"]}]}'
 PLANTED: list[tuple[Rule, dict[str, str], str]] = [
+    (the_root_is_tidy, {"some text/cfg.json": "{}"}, "the root holds 'some text'"),
     (arrows_one_way, {"hooks/a.py": "from probes.b import x\n"}, "hooks/a.py:1 imports probes.b"),
     (arrows_one_way, {"interp/a.py": "import benchmarks.speed\n"}, "benchmarks.speed"),
     (no_cycles, {"hooks/a.py": "import hooks.b\n", "hooks/b.py": "from hooks import a\n"}, "hooks.a reaches itself"),
