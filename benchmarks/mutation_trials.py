@@ -74,7 +74,9 @@ class Costs:
             self.failed.add(report.nodeid)
 
     def pytest_runtest_setup(self, item: Any) -> None:
-        """What the set-up runs outside of fixtures counts for the test."""
+        """What the set-up runs outside of fixtures counts for the test; a test before may have ended the following."""
+        if sys.gettrace() is not self:
+            sys.settrace(self)
         definitions = getattr(item, "_fixtureinfo", None)
         self.needs[item.nodeid] = (
             [self._name(one) for all_of_name in definitions.name2fixturedefs.values() for one in all_of_name]

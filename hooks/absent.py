@@ -70,6 +70,11 @@ def _of_block(site: Site, structure: Structure) -> str | None:
         return f"its block adds {len(each)} such parts, each named by its module: {', '.join(each)}"
     if site.name != "resid_mid":
         return None
+    if block.sums.middle is not None:
+        return (
+            "no module is given the stream after its attention, or its block computes that stream more than once, so "
+            "it has no one place to be read and written; use resid_pre, attn_out or resid_post"
+        )
     if sorted(names) == ["attn_out", "mlp_out"] and block.sums.end is not None:
         return (
             "attention and feed-forward read the same stream, in parallel, so it has no middle; "

@@ -86,9 +86,11 @@ class KernelAccessor:
 
     Attributes:
         module: the attention module.
+        kind: of attention that the model's configuration named when the kernel was met.
     """
 
     module: nn.Module
+    kind: str
 
     def hooks(self, edit: Edit) -> list[Hook]:
         """Return the hooks that call an edit with the pattern, [batch head pos key]."""
@@ -208,11 +210,24 @@ def check_kernels(hf: HFModel, taps: Iterable[Tap]) -> None:
         check_kernels(model.hf, [model.tap(pattern[0])])
         ```
     """
-    if any(isinstance(tap.inside, KernelAccessor) for tap in taps) and (kind := _kind(hf)) != "sdpa":
+    kind = kind_of_attention(hf)
+    before = [tap.inside.kind for tap in taps if isinstance(tap.inside, KernelAccessor) and tap.inside.kind != kind]
+    if before:
         raise WrongState(
-            f"patterns of this model are read at the kernel of attention it had when it was loaded, 'sdpa', and its "
-            f"attention is '{kind}' now: load it again, load(model.hf, model.tokenizer)"
+            f"patterns of this model are read at the kernel of attention it had when it was loaded, '{before[0]}', and "
+            f"its attention is '{kind}' now: load it again, load(model.hf, model.tokenizer)"
         )
+
+
+def kind_of_attention(hf: HFModel) -> str:
+    """Return the kind of attention that a model's configuration names, which a class of its own may not follow.
+
+    Examples:
+        ```python
+        kind_of_attention(model.hf)  # 'sdpa'
+        ```
+    """
+    return getattr(hf.config.get_text_config(), "_attn_implementation", None) or hf.config._attn_implementation
 
 
 def needs_eager(taps: Iterable[Tap]) -> bool:
@@ -240,10 +255,6 @@ def eager_attention(hf: HFModel) -> Iterator[None]:
     with Temporary() as changes:
         changes.make(partial(_use_attention, hf, "eager"), partial(_use_attention, hf, was))
         yield
-
-
-def _kind(hf: HFModel) -> str:
-    return getattr(hf.config.get_text_config(), "_attn_implementation", None) or hf.config._attn_implementation
 
 
 def _use_attention(hf: HFModel, kind: str) -> None:

@@ -58,7 +58,7 @@ class Block:
         taps: where its sites sit.
         repeated: whether its module runs more than once in a pass.
         mixtures: the mixture of experts of each term that is one, by the number of the term.
-        reads: the norm through which, and the stage of the stream of which, some sites are made.
+        reads: the modules through which, and the stage of the stream of which, some sites are made.
         source: the site of what cross-attention reads of the encoder; None without.
     """
 
@@ -72,7 +72,7 @@ class Block:
     taps: Mapping[Site, Tap]
     repeated: bool
     mixtures: Mapping[int, TracedMixture] = field(default_factory=dict)
-    reads: Mapping[str, tuple[nn.Module, Expr]] = field(default_factory=dict)
+    reads: Mapping[str, tuple[tuple[nn.Module, ...], Expr]] = field(default_factory=dict)
     source: Site | None = None
 
     def site(self, name: str) -> Site:
@@ -100,6 +100,7 @@ class Structure:
         modules: where what each module gives, and is given, sits; of those that run once and have tokens.
         repeated: names of the modules that run more than once in a pass.
         why: why there are no blocks, where there are none.
+        digest: of the pass that was traced: another model of the same weights that does something else has another.
     """
 
     blocks: tuple[Block, ...] = ()
@@ -112,6 +113,7 @@ class Structure:
     modules: Mapping[Site, Tap] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
     why: str = ""
+    digest: str = ""
 
 
 @grad_mode(False)
@@ -222,8 +224,8 @@ def _structure(hf: HFModel, trace: Trace, named: Sequence[tuple[str, Stack]]) ->
     joined = all(trace.root(a.y) == trace.root(b.x) for _, stack in named for a, b in pairwise(stack.blocks))
     repeated = frozenset(call.path for call in trace.calls if call.number)
     modules = {tap.site: tap for call in trace.calls if call.path not in repeated for tap in _of_module(trace, call)}
-    reader = _reader(trace, last.blocks[-1], modules)
-    return Structure(blocks, found[name], last.path, final_norm, head, joined, reader, modules, repeated)
+    reader, digest = _reader(trace, last.blocks[-1], modules), trace.digest()
+    return Structure(blocks, found[name], last.path, final_norm, head, joined, reader, modules, repeated, digest=digest)
 
 
 def _reader(trace: Trace, last: BlockCall, modules: Mapping[Site, Tap]) -> Site | None:

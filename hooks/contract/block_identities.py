@@ -21,7 +21,7 @@ from hooks.layout import find, gate_up_rows
 from hooks.model import Model
 from hooks.site import PATTERNS, Site
 from hooks.structure import Block
-from hooks.tracing.residual import Expr, evaluate, format_sum, from_stage, is_plain, terms_of
+from hooks.tracing.residual import Expr, evaluate, format_sum, from_stage, is_norm, is_plain, terms_of
 from hooks.weights import bias_of, is_quantised, matrix_of
 
 Factor: TypeAlias = float | Float[Tensor, "..."]
@@ -161,16 +161,18 @@ def _heads_write(b: CapturedBlock) -> Iterator[Check]:
 
 
 def _reads_stage(b: CapturedBlock, name: str, part: str | None) -> Iterator[Check]:
-    """What a part reads, or what it makes of that: of a stage of the stream, through a norm."""
+    """What a part reads, or what it makes of that: of a stage of the stream, through norms and other modules."""
     if name not in b.block.reads or not b.has(name, "resid_pre") or (part is not None and part not in b.part):
         return
-    norm, expr = b.block.reads[name]
+    through, expr = b.block.reads[name]
     terms = {i: b.acts[b.block.terms[i]] for i in terms_of(expr) if b.block.terms[i] in b.acts}
     if terms.keys() != terms_of(expr):
         return
-    made = norm(evaluate(expr, b["resid_pre"], terms))
+    made = nn.Sequential(*through)(evaluate(expr, b["resid_pre"], terms))
     names = [one.name if one.name != "module" else str(one) for one in b.block.terms]
-    read = format_sum(expr, names) if isinstance(norm, nn.Identity) else f"LN({format_sum(expr, names)})"
+    read = format_sum(expr, names)
+    for module in through:
+        read = f"{'LN' if is_norm(module) else type(module).__name__}({read})"
     n = 1
     if part is not None:
         n, rows = made.shape[-1], b.model.taps[b.block.site(name)].view.rows

@@ -80,7 +80,8 @@ def contract_of(model: Model) -> ContractReport:
     """Return the report of a model equal to one that was checked before, or check it.
 
     Equal means: the same fingerprint, buffers, classes of all parts, type of weights, device, kind of attention and
-    mode, and neither hooks of others nor a part whose `forward` was replaced.
+    mode, the same operations with the same outcome on a short text, and neither hooks of others nor a part whose
+    `forward` was replaced.
 
     Cost: none, or that of `check`.
 
@@ -96,7 +97,8 @@ def contract_of(model: Model) -> ContractReport:
     implementation = getattr(hf.config, "_attn_implementation", None)
     kinds = tuple(type(part) for part in hf.modules())
     buffers = tuple((name, *_sum_buffer(buffer)) for name, buffer in hf.named_buffers())
-    key = (model.fingerprint, kinds, buffers, model.dtype, str(model.device), implementation, training)
+    does = (model.structure.digest, implementation, training)
+    key = (model.fingerprint, kinds, buffers, model.dtype, str(model.device), *does)
     if key not in _KNOWN:
         _KNOWN[key] = check(model)
     model.contract = _KNOWN[key]

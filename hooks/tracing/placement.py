@@ -8,7 +8,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from hooks.attention import KernelAccessor
+from hooks.attention import KernelAccessor, kind_of_attention
 from hooks.huggingface import HFModel
 from hooks.mixer_state import MixerAccessor, keeps_state
 from hooks.site import Site
@@ -27,7 +27,7 @@ class Placement:
 
     `terms` are the sites of its sum, `part` its parts that were found, `mixtures` its experts by the term they make.
     `own` is the argument that is given to this block alone. `reads` says of which stage of the stream, and through
-    which norm, the inputs of some parts are made; `source` is the module whose output cross-attention reads.
+    which modules, the inputs of some parts are made; `source` is the module whose output cross-attention reads.
     """
 
     hf: HFModel
@@ -39,7 +39,7 @@ class Placement:
     kinds: tuple[Sublayer, ...]
     part: dict[str, nn.Module] = field(default_factory=dict)
     mixtures: dict[int, TracedMixture] = field(default_factory=dict)
-    reads: dict[str, tuple[nn.Module, Expr]] = field(default_factory=dict)
+    reads: dict[str, tuple[tuple[nn.Module, ...], Expr]] = field(default_factory=dict)
     source: Site | None = None
     own: Slot | None = None
 
@@ -180,20 +180,28 @@ class Placement:
         return len(read) == 2 and torch.equal(read[0], read[1]) and self._note_stage(name, root)
 
     def _note_stage(self, name: str, call: Call | None) -> bool:
-        """Note of which stage of the stream, through which norm, a call reads; False where that cannot be seen."""
-        values = [] if call is None else [self.trace.root(v) for v in call.inputs.values() if self._is_tokens(v)]
-        giving = [c for c in self.inside if values and values[0] in map(self.trace.root, c.outputs.values())]
-        norm = next((c for c in giving if is_norm(c.module) and len(c.inputs) == 1), None)
-        read = values[:1] if norm is None else [self.trace.root(next(iter(norm.inputs.values())))]
-        for value, module in ((v, nn.Identity()) for v in values[:1]):
+        """Note of which stage of the stream, through which modules, a call reads; False where that cannot be seen."""
+        given = [] if call is None else [self.trace.root(v) for v in call.inputs.values() if self._is_tokens(v)]
+        value, through = given[0] if given else None, list[nn.Module]()
+        while value is not None:
             if (stage := self._stage(value)) is not None:
-                self.reads[name] = module, stage
+                self.reads[name] = tuple(through), stage
                 return True
-        for value in read:
-            if norm is not None and (stage := self._stage(value)) is not None:
-                self.reads[name] = norm.module, stage
-                return True
+            giver = self._giver_of_one(value)
+            value = None if giver is None else self.trace.root(next(iter(giver.inputs.values())))
+            through[:0] = [] if giver is None else [giver.module]
         return False
+
+    def _giver_of_one(self, value: int) -> Call | None:
+        """The call that makes a value of one other, which is no sublayer: a norm, else the outermost."""
+        terms = {id(call) for kind in self.kinds for call in kind.term.calls}
+        giving = [
+            call for call in self.inside
+            if id(call) not in terms and _is_given_one(call)
+            and value in map(self.trace.root, call.outputs.values())
+            and self.trace.root(next(iter(call.inputs.values()))) != value
+        ]  # fmt: skip
+        return next((call for call in giving if is_norm(call.module)), giving[0] if giving else None)
 
     def _stage(self, value: int) -> Expr | None:
         if value == self.trace.root(self.block.x):
@@ -220,7 +228,7 @@ class Placement:
         one_call = OneCall(call.number, self.hf) if times > 1 else None
         tap = Tap(self.site(name), call.module, "output", shape, 1, call=one_call)
         if sum(call.begin <= begin < call.end for begin, _ in self.trace.kernels) == 1:
-            return replace(tap, inside=KernelAccessor(call.module))
+            return replace(tap, inside=KernelAccessor(call.module, kind_of_attention(self.hf)))
         return tap if 0 in call.outputs else None
 
     def _feed_forward(self, kind: Sublayer) -> Iterator[Tap | None]:
@@ -328,6 +336,12 @@ class Placement:
             axes=MergedAxes(self.block.call.module, self.block.slot) if merged else (0,) if swapped else None,
             call=OneCall(call.number, self.hf) if self.times[id(call.module)] > 1 else None,
         )
+
+
+def _is_given_one(call: Call) -> bool:
+    """Whether a module can be run again on a tensor alone."""
+    args, kwargs = call.given
+    return len(call.inputs) == 1 and sum(one is not None for one in (*args, *kwargs.values())) == 1
 
 
 def _sub(expr: Expr, value: int) -> Expr | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+from xxhash import xxh3_128
 
 from hooks.temporary import grad_mode
 
@@ -22,6 +23,7 @@ VIEWS |= {"transpose", "permute", "split", "select"}
 _SAME = VIEWS | {"clone", "contiguous", "_to_copy", "lift_fresh"}
 """Operations that may give the numbers they are given, in the same order."""
 _ALIASES = VIEWS
+_PLAIN = (bool, int, float, str)
 
 
 @final
@@ -104,6 +106,7 @@ class Trace(TorchDispatchMode):
         self._tensors: list[Tensor] = []
         self._numbers: dict[int, int] = {}
         self._roots: dict[int, int] = {}
+        self._sums: dict[tuple[object, ...], int] = {}
         self._aliases: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:  # noqa: ANN401, ARG002
@@ -117,6 +120,9 @@ class Trace(TorchDispatchMode):
         in_place = any(one is other for one in made for other in given)
         makes = tuple(self._make(one, fresh=in_place) for one in made)
         self._note(name, in_place, reads, makes)
+        if name == "add" and len(reads) == 2:  # a stage of the stream computed twice is one stage
+            same = self._sums.setdefault((*map(self.root, reads), repr(kwargs)), makes[0])
+            self._roots[makes[0]] = self.root(same)
         named = {key: one for key, one in kwargs.items() if not isinstance(one, Tensor)}
         self.ops.append(Op(name, func, shown, reads, makes, named))
         self.maker |= dict.fromkeys(makes, len(self.ops) - 1)
@@ -158,7 +164,7 @@ class Trace(TorchDispatchMode):
         return self._tensors[value]
 
     def root(self, value: int) -> int:
-        """Return the value that a value is a view or copy of, up to shape and precision."""
+        """Return the value that a value is a view, a copy or the same sum of, up to shape and precision."""
         return self._roots.get(value, value)
 
     def alias(self, value: int) -> int:
@@ -172,6 +178,20 @@ class Trace(TorchDispatchMode):
     def is_same(self, value: int, other: int) -> bool:
         """Return whether two values are one, or the one after a change in place of the other."""
         return self.root(value) == self.root(other) or _memory(self.tensor(value)) == _memory(self.tensor(other))
+
+    def digest(self) -> str:
+        """Return what tells this pass from any that did something else: its operations, calls and outputs, hashed."""
+        running = xxh3_128()
+        for op in self.ops:
+            plain = [one for one in tree_flatten((op.args, op.kwargs))[0] if isinstance(one, _PLAIN)]
+            running.update(repr((op.name, plain, op.reads, op.makes)).encode())
+        for call in self.calls:
+            running.update(
+                repr((call.path, type(call.module).__qualname__, call.begin, call.end, call.outputs)).encode()
+            )
+        for value in self.calls[0].outputs.values() if self.calls else ():
+            running.update(self.tensor(value).detach().float().cpu().contiguous().numpy().data)
+        return running.hexdigest()
 
     def release(self) -> None:
         """Let go of every tensor."""

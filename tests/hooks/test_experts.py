@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.tiny_models import VOCAB, tiny_model
+from benchmarks.tiny_models import VOCAB, tiny_config, tiny_model
 from hooks import Model, capture, intervene, load
 from hooks.errors import InvalidArgument, UnknownSite, WrongState
 from hooks.generate import decode
@@ -26,6 +26,7 @@ from hooks.site import (
     router_logits,
     shared_out,
 )
+from tests.hooks.tracing.planted import IDS, Attention, D, planted
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FAMILIES = {
@@ -354,3 +355,83 @@ def test_a_mixture_that_returns_its_routers_logits_continues_a_padded_batch_as_e
     both = model.tokens({"input_ids": torch.tensor([long, [0] * 3 + short]), "attention_mask": mask})
     alone = [decode(hf, model.tokens(torch.tensor([row])), **how)[0] for row in (long, short)]  # type: ignore[arg-type]
     assert decode(hf, both, **how) == alone  # type: ignore[arg-type]
+
+
+class Distracted(nn.Module):
+    """A router that first computes something narrower than its logits, and something narrower after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.logits, self.after = (nn.Linear(D, n, bias=False) for n in (5, 6, 5))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        gain = self.before(x).mean(dim=-1, keepdim=True).sigmoid()
+        logits = self.logits(x)
+        weights, choice = logits.topk(2, dim=-1)
+        return weights.softmax(dim=-1) * gain * self.after(x).mean(dim=-1, keepdim=True).sigmoid(), choice
+
+
+class Few(nn.Module):
+    """Six experts, each a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, D, D))
+
+    def forward(self, x: Tensor, choice: Tensor, weights: Tensor) -> Tensor:
+        total = torch.zeros_like(x)
+        for expert in range(6):
+            token, k = torch.where(choice == expert)
+            total = total.index_add(0, token, x[token] @ self.weight[expert] * weights[token, k, None])
+        return total
+
+
+class Sparse(nn.Module):
+    """The router and its experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = Distracted(), Few()
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(0, 1)
+        weights, choice = self.router(flat)
+        return self.experts(flat, choice, weights).view(x.shape)
+
+
+class Mixed(nn.Module):
+    """Attention, and a mixture of six experts."""
+
+    def __init__(self, _: int) -> None:
+        super().__init__()
+        self.attn, self.mlp = Attention(), Sparse()
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = x + self.attn(x, seen)
+        return x + self.mlp(x)
+
+
+@torch.no_grad()
+def test_the_logits_are_the_routers_last_product_that_has_room_for_every_expert() -> None:
+    hf = planted(Mixed)
+    for block in hf.blocks:
+        block.mlp.router.logits.weight *= 20  # so that every token's first choice is clear
+    model = load(hf)
+    acts = capture(model, IDS, [mlp_in[1], router_logits[1], expert_choice[1]])
+    assert int(acts[expert_choice[1]].max()) == 5, "the last expert is chosen, as the test needs"
+    assert torch.equal(acts[router_logits[1]], hf.blocks[1].mlp.router.logits(acts[mlp_in[1]]))
+
+
+@torch.no_grad()
+def test_two_experts_that_run_over_every_token_are_a_mixture_too(ids: Tensor) -> None:
+    import transformers
+
+    config = tiny_config("llama4_text")
+    config.num_local_experts, config.num_experts_per_tok = 2, 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = load(transformers.Llama4ForCausalLM(config).eval())
+    acts = capture(model, ids, [mlp_in[LAYER], router_logits[LAYER], expert_choice[LAYER]])
+    logits = acts[mlp_in[LAYER]] @ model.hf.model.layers[LAYER].feed_forward.router.weight.T
+    torch.testing.assert_close(acts[router_logits[LAYER]], logits)
+    assert torch.equal(acts[expert_choice[LAYER]].long(), logits.topk(1, dim=-1).indices)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,14 @@ def test_the_name_of_a_file_as_the_only_text_of_a_list_is_not_read_either(gpt2: 
         with pytest.raises(InvalidArgument, match=r"stories\.txt' is the name of a file"):
             gpt2.tokens(given)
     assert gpt2.tokens([str(file), "Fog"]).texts == (str(file), "Fog")
+
+
+def test_tokens_on_another_device_are_there_wholly_and_the_same_object_only_where_all_of_it_was(gpt2: Model) -> None:
+    here, away = torch.device("cpu"), torch.device("meta")
+    tokens = gpt2.tokens(["Fog over the bay", "A bridge"])
+    moved = tokens.to(away)
+    assert {one.device for one in (moved.ids, moved.mask, moved.special, moved.offsets) if one is not None} == {away}
+    assert tokens.to(here) is tokens
+    both = replace(moved, decoder=tokens).to(away)
+    assert both.decoder is not None
+    assert both.decoder.ids.device == away, "what the decoder reads moves too, though all else was there"

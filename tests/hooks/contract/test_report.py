@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hooks import ContractReport, Model, Site, capture, check, intervene, load
 from hooks.contract.block_identities import _LAWS, average_laws
 from hooks.contract.families import tiny
+from hooks.contract.propagation import _AT, _on_stream
 from hooks.contract.report import Check
 from hooks.contract.rounding import change, miss, unit
 from hooks.forward import forward
@@ -441,3 +442,15 @@ def test_a_site_that_a_family_lacks_says_what_to_take_instead() -> None:
     with pytest.raises(ValueError, match=r"has no mlp_act: its feed-forward is a mixture.*use expert_act, mlp_in or"):
         capture(model, torch.tensor([[1, 2, 3]]), "mlp_act.0")
     assert pattern[0] in model.sites
+
+
+def test_what_does_not_stay_on_the_stream_is_measured_relative_to_all_that_is_added() -> None:
+    """‖Δresid_post - Δresid_mid - Δmlp_out‖ / (‖resid_post‖ + ‖resid_mid‖ + ‖mlp_out‖), with and without the change."""
+    model, random = unchecked(), torch.Generator().manual_seed(0)
+    sites = [resid_post[1], mlp_out[1], resid_mid[1]]
+    acts = {site: torch.randn(3, 6, model.d_model, generator=random) for site in sites}
+    left, added, written = (one[0, _AT] for one in acts.values())
+    clean = [one[-1, _AT] for one in acts.values()]
+    missing = (left - clean[0]) - (added - clean[1]) - (written - clean[2])
+    wanted = float(missing.norm() / sum(float(one[[0, -1], _AT].norm()) for one in acts.values()))
+    assert _on_stream(model, resid_mid[1], acts, row=0).error == pytest.approx(wanted)

@@ -1,8 +1,10 @@
 """Stacks of blocks, where a model keeps them in no one list, or hands more than a stream from block to block."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.tiny_models import VOCAB, tiny_model
 from hooks import Model, Site, capture, intervene, load
@@ -10,7 +12,8 @@ from hooks.errors import InvalidArgument
 from hooks.forward import arguments
 from hooks.interventions import replace, zero
 from hooks.position import everywhere
-from hooks.site import attn_out, decoder, encoder, mixer_out, mlp_in, mlp_out, q, resid_post, resid_pre
+from hooks.site import attn_out, decoder, encoder, mixer_out, mlp_in, mlp_out, q, resid_mid, resid_post, resid_pre
+from tests.hooks.tracing.planted import IDS, Attention, D, FeedForward, planted
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -153,3 +156,97 @@ def test_a_part_that_reads_another_stage_than_most_is_vouched_for_by_what_tracin
     kind: str, name: str, site: Site
 ) -> None:
     assert site in load(tiny_model(kind, name)).sites
+
+
+class Kept(nn.Module):
+    """A block that adds to its stream, or one that gives something else instead."""
+
+    def __init__(self, keeps: bool) -> None:
+        super().__init__()
+        self.keeps, self.attn, self.mlp = keeps, Attention(), FeedForward()
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        mixed = self.attn(x, seen)
+        if not self.keeps:
+            return self.mlp(torch.tanh(mixed))
+        return x + mixed + self.mlp(x + mixed)
+
+
+@pytest.mark.parametrize(
+    ("keeps", "between"),
+    [
+        ([True], None),
+        ([False, False], None),
+        ([True, False], None),
+        ([True, True], torch.tanh),
+        ([True, False], torch.tanh),
+        ([False, True], torch.tanh),
+        ([False], None),
+        ([False, False], torch.tanh),
+    ],
+)
+def test_modules_are_blocks_where_each_reads_what_the_one_before_gave_or_one_adds_to_its_stream(
+    keeps: list[bool], between: Callable[[Tensor], Tensor] | None
+) -> None:
+    hf = planted(lambda layer: Kept(keeps[layer]), len(keeps), between or (lambda x: x))
+    if not any(keeps) and (len(keeps) == 1 or between is not None):
+        with pytest.raises(InvalidArgument, match="no list of its modules passes a stream"):
+            load(hf)
+        return
+    model, streams = load(hf), list[tuple[Tensor, Tensor]]()
+    for block in hf.blocks:
+        block.register_forward_hook(lambda _m, args, output: streams.append((args[0], output)))
+    read = [site for site in model.sites if site.name in ("resid_pre", "resid_post")]
+    acts = capture(model, IDS, read)
+    for site in read:
+        assert site.layer is not None
+        assert torch.equal(acts[site], streams[site.layer][site.name == "resid_post"])
+
+
+def test_a_stage_of_the_stream_that_a_block_computes_twice_is_one_stage() -> None:
+    """`Kept` adds attention once for its feed-forward layer and once for its sum: its middle is in two places."""
+    model = load(planted(lambda _: Kept(keeps=True)))
+    assert model.contract is not None
+    assert model.contract.holds, model.contract
+    assert resid_mid[1] not in model.sites
+    block, given = model.hf.blocks[1], list[Tensor]()
+    block.mlp.register_forward_hook(lambda _m, args, output: given.extend((args[0], output)))
+    with torch.no_grad():
+        model.hf(IDS)
+    acts = capture(model, IDS, [mlp_in[1], mlp_out[1]])
+    assert torch.equal(acts[mlp_in[1]], given[0])
+    assert torch.equal(acts[mlp_out[1]], given[1])
+    with pytest.raises(InvalidArgument, match="its block computes that stream more than once"):
+        capture(model, IDS, resid_mid[1])
+
+
+class Convolved(nn.Module):
+    """A convolution over a token and the one before, of a stream or of what attention makes of it."""
+
+    def __init__(self, *, of_attention: bool) -> None:
+        super().__init__()
+        self.conv, self.attn = nn.Conv1d(D, D, 2), Attention() if of_attention else None
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = x if self.attn is None else self.attn(x, seen)
+        return self.conv(nn.functional.pad(x.mT, (1, 0))).mT
+
+
+class Shifted(nn.Module):
+    """Attention, and a part whose last step reaches one token on."""
+
+    def __init__(self, *, of_attention: bool) -> None:
+        super().__init__()
+        self.attn, self.late = Attention(), Convolved(of_attention=of_attention)
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = x + self.attn(x, seen)
+        return x + self.late(x, seen)
+
+
+@pytest.mark.parametrize("of_attention", [False, True])
+def test_a_short_convolution_of_attention_mixes_tokens_and_one_alone_is_the_feed_forward(of_attention: bool) -> None:
+    model = load(planted(lambda _: Shifted(of_attention=of_attention)))
+    assert [one.name for one in model.structure.blocks[0].sublayers] == [
+        "attn_out", "mixer_out" if of_attention else "mlp_out"
+    ]  # fmt: skip
