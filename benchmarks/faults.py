@@ -109,6 +109,18 @@ REMEMBERED: Final = (
         "for piece in weight.reshape(-1)[:: max(1, weight.numel() // 1024)].split(_BLOCK):",
         ("test_the_fingerprint_changes_with_any_one_number_of_any_weight_and_comes_back_with_it",),
     ),
+    Fault(
+        "What an editor measured of a model before its weights changed",
+        "interp/memory/editing/remembered.py",
+        "now = fingerprint(model.hf)",
+        'now = ""',
+    ),
+    Fault(
+        "The report of another model of the same weights",
+        "hooks/contract/check.py",
+        "does = (model.structure.digest, implementation, training)",
+        "does = (implementation, training)",
+    ),
 )
 
 FILES: Final = (

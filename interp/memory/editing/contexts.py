@@ -1,20 +1,18 @@
 """What a model says by itself: contexts, texts to estimate keys on, and what it says of a subject."""
 
 from collections.abc import Callable, Sequence
-from weakref import WeakKeyDictionary
-
-from torch import nn
 
 from hooks import Model
 from hooks.border import Count, Natural
 from hooks.rows import cut_texts
 from interp.memory.editing.edit import suspend_edits
+from interp.memory.editing.remembered import Remembered
 from interp.memory.facts.fact import Fact
 
 OPENERS = ("The", "In", "When", "It", "People", "A", "My", "As", "One", "We")
 VERBS = ("", " is", " was", " has")
 ROWS, LENGTH = 40, 64
-_PREFIXES: "WeakKeyDictionary[nn.Module, dict[tuple[int, int], tuple[str, ...]]]" = WeakKeyDictionary()
+_PREFIXES = Remembered[tuple[int, int], tuple[str, ...]]()
 
 
 Preserve = Sequence[str] | Callable[[Fact], Sequence[str]] | None
@@ -29,9 +27,10 @@ def prefixes(model: Model, n: Count = 5, seed: Natural = 0) -> tuple[str, ...]:
 
     The first is empty. They are those of the model without its edits.
 
-    Cost: one generation of ten tokens for a batch of `n`, once for each model, `n` and seed.
+    Cost: a reading of the weights, and one generation of ten tokens for a batch of `n`, once for each model, `n` and
+    seed, and again once its weights are others.
     """
-    kept = _PREFIXES.setdefault(model.hf, {})
+    kept = _PREFIXES.of(model)
     key = (n, seed)
     if key not in kept:
         openers = [OPENERS[i % len(OPENERS)] for i in range(n - 1)]

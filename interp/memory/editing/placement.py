@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
-
-from torch import nn
 
 from hooks import Model
 from hooks.errors import EditRefused, InvalidArgument, WrongModel
@@ -13,12 +10,13 @@ from interp.memory.editing.contexts import generate_texts
 from interp.memory.editing.covariance import Covariance, covariances
 from interp.memory.editing.edit import suspend_edits
 from interp.memory.editing.locate import locate
+from interp.memory.editing.remembered import Remembered
 from interp.memory.editing.value_search import TOKENS
 from interp.memory.facts.fact import Fact, extract_answer
 from interp.memory.tracing.trace import Location
 
 TRACED, PER_KEY, ANSWER = 20, 4, 8
-_MEASURED: "WeakKeyDictionary[nn.Module, dict[int, Covariance]]" = WeakKeyDictionary()
+_MEASURED = Remembered[int, Covariance]()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +95,7 @@ def choose_placement_in_one_layer(
 
 def measure_covariances(model: Model, layers: Sequence[int], *, progress: bool = True) -> tuple[Covariance, ...]:
     """The covariances of these layers' keys over texts the model wrote itself, measured once, without its edits."""
-    known = _MEASURED.setdefault(model.hf, {})
+    known = _MEASURED.of(model)
     missing = [layer for layer in layers if layer not in known]
     if missing:
         with suspend_edits(model):

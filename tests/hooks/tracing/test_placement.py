@@ -85,7 +85,7 @@ def test_the_pattern_of_a_class_that_calls_torchs_kernel_whatever_its_configurat
 
 
 def mean_so_far(x: Tensor) -> Tensor:
-    """What carries something from token to token, and is no module."""
+    """What moves something from token to token, and is no module."""
     return x.cumsum(dim=1) / torch.arange(1, x.shape[1] + 1)[:, None]
 
 

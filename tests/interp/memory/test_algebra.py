@@ -262,6 +262,25 @@ def test_what_is_measured_once_for_a_model_is_measured_without_its_edits(fresh: 
     assert torch.equal(under.matrix, plain.matrix) and said == prefixes(other)
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore:.* tokens for 48 keys")
+def test_what_is_measured_once_for_a_model_is_measured_again_once_its_weights_are_others(fresh: Callable) -> None:
+    """Written through `.data`, as an optimiser of one's own may do, which no counter of torch notes."""
+
+    def move(model: Model) -> Model:
+        for parameter in model.hf.parameters():
+            parameter.data.mul_(1.5)
+        return model
+
+    one, other = fresh("gpt2"), move(fresh("gpt2"))
+    (before,), said = measure_covariances(one, [1]), prefixes(one)
+    (after,), (wanted,) = measure_covariances(move(one), [1]), measure_covariances(other, [1])
+    assert torch.equal(after.matrix, wanted.matrix)
+    assert prefixes(one) == prefixes(other)
+    assert not torch.equal(before.matrix, after.matrix)
+    assert said != prefixes(one)
+
+
 def writing(model: Model) -> Edit:
     """An edit that changes much of what the first layer writes."""
     random = torch.Generator().manual_seed(0)
