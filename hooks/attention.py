@@ -210,24 +210,29 @@ def check_kernels(hf: HFModel, taps: Iterable[Tap]) -> None:
         check_kernels(model.hf, [model.tap(pattern[0])])
         ```
     """
-    kind = kind_of_attention(hf)
-    before = [tap.inside.kind for tap in taps if isinstance(tap.inside, KernelAccessor) and tap.inside.kind != kind]
+    kernels = [tap.inside for tap in taps if isinstance(tap.inside, KernelAccessor)]
+    before = [one.kind for one in kernels if one.kind != kind_of_attention(hf)]
     if before:
         raise WrongState(
             f"patterns of this model are read at the kernel of attention it had when it was loaded, '{before[0]}', and "
-            f"its attention is '{kind}' now: load it again, load(model.hf, model.tokenizer)"
+            f"its attention is '{kind_of_attention(hf)}' now: load it again, load(model.hf, model.tokenizer)"
         )
 
 
 def kind_of_attention(hf: HFModel) -> str:
     """Return the kind of attention that a model's configuration names, which a class of its own may not follow.
 
+    It is empty for a module without a configuration.
+
     Examples:
         ```python
         kind_of_attention(model.hf)  # 'sdpa'
         ```
     """
-    return getattr(hf.config.get_text_config(), "_attn_implementation", None) or hf.config._attn_implementation
+    config: Any = getattr(hf, "config", None)
+    if config is None:
+        return ""
+    return getattr(config.get_text_config(), "_attn_implementation", None) or config._attn_implementation
 
 
 def needs_eager(taps: Iterable[Tap]) -> bool:

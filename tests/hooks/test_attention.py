@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from benchmarks.tiny_models import tiny_model
 from hooks import Model, Site, capture, check, intervene, load
-from hooks.attention import KernelAccessor, pattern_of
+from hooks.attention import KernelAccessor, kind_of_attention, pattern_of
 from hooks.contract.families import tiny
 from hooks.errors import WrongState
 from hooks.interventions import zero
@@ -190,3 +190,10 @@ def test_the_pattern_of_another_layer_is_reported_where_a_gate_follows_the_kerne
     assert isinstance(wrong.inside, KernelAccessor)
     model.taps = {**model.taps, pattern[0]: wrong}
     assert "q reaches" in {one.law for one in check(model).checks if not one.holds}
+
+
+def test_a_module_without_a_configuration_is_captured_and_names_no_kind_of_attention() -> None:
+    net = load(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
+    assert kind_of_attention(net.hf) == ""
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(capture(net, x, "module(0)")["module(0)"], net.hf[0](x))
