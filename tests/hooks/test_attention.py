@@ -196,4 +196,4 @@ def test_a_module_without_a_configuration_is_captured_and_names_no_kind_of_atten
     net = load(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
     assert kind_of_attention(net.hf) == ""
     x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(capture(net, x, "module(0)")["module(0)"], net.hf[0](x))
+    assert torch.equal(capture(net, x, "module(0)")["module(0)"][:, 0], net.hf[0](x))
