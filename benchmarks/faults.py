@@ -121,6 +121,27 @@ REMEMBERED: Final = (
         "does = (model.structure.digest, implementation, training)",
         "does = (implementation, training)",
     ),
+    Fault(
+        "A key that reads a part of what it names",
+        "interp/commands/search.py",
+        "    digest.add([[digest_of_sae(sae), sites, model.fingerprint, concept, seed, about, say, openings]])\n",
+        "    digest.add([[digest_of_sae(sae), sites, model.fingerprint, repr(concept), seed, about, say, openings]])\n",
+        ("test_a_search_of_other_texts_of_as_many_is_another_search",),
+    ),
+    Fault(
+        "A key that reads a part of what it names",
+        "interp/common/digests.py",
+        "    if is_dataclass(value):\n",
+        "    if is_dataclass(value) and not value:\n",
+        ("test_a_concept_that_differs_in_one_text_label_mention_group_or_form_has_another_digest",),
+    ),
+    Fault(
+        "A key that reads a part of what it names",
+        "interp/common/digests.py",
+        "    if isinstance(value, Tensor):\n        return digest_of_tensors(value)\n    if is_dataclass",
+        "    if is_dataclass",
+        ("test_a_tensor_inside_what_is_digested_counts_with_every_number",),
+    ),
 )
 
 FILES: Final = (

@@ -423,6 +423,29 @@ def surface_is_documented(root: Path) -> list[str]:
     return breaches
 
 
+HASHES = re.compile(r"(sha\d+|md5|blake2[bs]|xxh\w+|checksum|hash|update)$")
+HASHED_AS_SHOWN = {  # and why nothing is left out there
+    "hooks/shards.py": "sites and numbers of one pass, between processes of one program",
+    "hooks/tracing/record.py": "names and numbers of one pass",
+    "interp/directions/pairs.py": "a list of texts and numbers",
+    "interp/features/index/digest.py": "settings of an autoencoder, which are numbers, names and lists of them",
+}
+
+
+def nothing_is_hashed_as_it_is_shown(root: Path) -> list[str]:
+    """No digest is of what `repr` gives: a result or a tensor shows a part of what it holds."""
+    return [
+        f"{m.path}:{call.lineno} hashes {ast.unparse(shown)}"
+        for m in modules(root)
+        if m.path not in HASHED_AS_SHOWN
+        for call in ast.walk(m.tree)
+        if isinstance(call, ast.Call) and HASHES.match(ast.unparse(call.func).split(".")[-1])
+        for shown in (one for given in call.args for one in ast.walk(given))
+        if (isinstance(shown, ast.Call) and ast.unparse(shown.func) == "repr")
+        or (isinstance(shown, ast.FormattedValue) and shown.conversion == ord("r"))
+    ]
+
+
 Rule = Callable[[Path], list[str]]
 WRITERS = ("hooks/disk.py", "hooks/store/folder.py")  # of a disk, and of what fsspec reaches
 INSIDE = ("write_file", "write_folder", "writing")  # blocks that give a path or file to write to
@@ -498,6 +521,12 @@ PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     (one_writer, {"interp/a.py": "Path('x').write_text('fog')\n"}, "interp/a.py:1 writes by write_text"),
     (one_writer, {"hooks/a.py": "with open('x', 'wb') as file:\n    file.write(b'')\n"}, "writes by open wb"),
     (one_writer, {"probes/a.py": "def f():\n    torch.save({}, 'x')\n"}, "probes/a.py:2 writes by save"),
+    (
+        nothing_is_hashed_as_it_is_shown,
+        {"interp/a.py": "key = hashlib.sha256(repr((1, concept)).encode())\n"},
+        "interp/a.py:1 hashes repr((1, concept))",
+    ),
+    (nothing_is_hashed_as_it_is_shown, {"hooks/a.py": "running.update(f'{x!r}'.encode())\n"}, "hooks/a.py:1"),
     (hook_names_in_one_file, {"hooks/run.py": "NAME = f'blocks.{3}.hook_resid_post'\n"}, "hooks/run.py:1"),
     (every_file_says_its_idea, {"probes/a.py": "x = 1\n"}, "probes/a.py"),
     (weights_in_one_file, {"interp/a.py": "def f(layer):\n    return layer.weight\n"}, "touches layer.weight"),

@@ -1,6 +1,5 @@
 """The command `interp search`: the latents of a concept, given by texts or by a phrase, as a page and a direction."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from interp.commands.arguments import (
     show_step,
 )
 from interp.commands.verb import Document, verb
+from interp.common.digests import DataDigest
 from interp.common.json_values import plain
 from interp.common.texts import split_long_texts
 from interp.features import (
@@ -256,9 +256,10 @@ def _key(
     openings: list[str],
 ) -> str:
     """What makes two searches the same one."""
-    about = found.about if found else None
-    of = (digest_of_sae(sae), *map(str, sae.sites), model.fingerprint, concept, seed, about, say, openings)
-    return hashlib.sha256(repr(of).encode()).hexdigest()
+    about, sites = found.about if found else None, [*map(str, sae.sites)]
+    digest = DataDigest()
+    digest.add([[digest_of_sae(sae), sites, model.fingerprint, concept, seed, about, say, openings]])
+    return digest.hexdigest()
 
 
 def _there(out: Path, key: str) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from itertools import islice
 from typing import Any, final
 
@@ -19,7 +20,7 @@ READ = ("input_ids", "attention_mask", "text")
 
 @final
 class DataDigest:
-    """A digest of texts or token ids that grows as they are read.
+    """A digest of texts or token ids that grows as they are read; of anything else, such as a dataclass, all it holds.
 
     Examples:
         >>> one, other = DataDigest(), DataDigest()
@@ -146,8 +147,12 @@ def _plain(value: object) -> object:
 
 
 def _said(value: object) -> object:
-    """What JSON has no word for: bytes and pictures by all that is in them."""
+    """What JSON has no word for: bytes, tensors, pictures and dataclasses by all that is in them."""
     if isinstance(value, bytes):
         return checksum(value)
+    if isinstance(value, Tensor):
+        return digest_of_tensors(value)
+    if is_dataclass(value):
+        return [type(value).__name__, {one.name: getattr(value, one.name) for one in fields(value)}]
     held = getattr(value, "tobytes", None)  # of Pillow's pictures
     return repr(value) if held is None else [checksum(held()), getattr(value, "size", None)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from hooks.fingerprint import fingerprint
 from hooks.position import everywhere
 from hooks.progress import progress_bar
 from hooks.site import resid_post
+from interp.common.digests import digest_of_data
 from interp.lenses.tuned import TunedLens, read_lens, write_lens
 
 EVERY = 50  # steps between two checkpoints
@@ -70,7 +70,7 @@ def tune(
         "fingerprint": model.fingerprint,
         "settings": [steps, batch_size, learning_rate, seed],
         "weights": fingerprint(model.hf),
-        "texts": sha256("\0".join(texts).encode()).hexdigest(),
+        "texts": digest_of_data(texts),
     }
     state = _State.begin(model)
     file = None if checkpoint is None else Path(checkpoint)

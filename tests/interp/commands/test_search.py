@@ -82,6 +82,20 @@ def test_a_search_is_not_done_twice_and_another_does_not_overwrite_it(made: dict
     assert "holds another search" in refused(*words, "--seed", "1")
 
 
+def test_a_search_of_other_texts_of_as_many_is_another_search(made: dict[str, str], tmp_path: Path) -> None:
+    first = [*made_words(made), "--out", str(tmp_path / "found"), "--quiet"]
+    call(*first)
+    for changed in ("fog", "sun"):
+        other = tmp_path / changed
+        other.write_text("\n".join([*TEXTS[changed][:-1], "sea and ice"]), encoding="utf-8")
+        words = [str(other) if word == made[changed] else word for word in first]
+        assert "holds another search" in refused(*words)
+
+
+def made_words(made: dict[str, str]) -> list[str]:
+    return ["search", made["model"], made["sae"], made["fog"], made["sun"]]
+
+
 def test_a_search_also_turns_latents_up_and_measures_them_on_other_prompts(
     made: dict[str, str], tmp_path: Path
 ) -> None:

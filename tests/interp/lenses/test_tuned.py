@@ -76,6 +76,8 @@ def test_tuning_interrupted_and_resumed_gives_the_same_lens_bit_for_bit(
         tune(gpt2, TEXTS, steps=8, batch_size=2, checkpoint=file)
     with pytest.raises(ValueError, match="was made with another texts"):
         tune(gpt2, TEXTS[:3], steps=7, batch_size=2, checkpoint=file)
+    with pytest.raises(ValueError, match="was made with another texts"):
+        tune(gpt2, ["\0".join(TEXTS[:2]), *TEXTS[2:]], steps=7, batch_size=2, checkpoint=file)
 
 
 def test_a_lens_survives_its_file_and_is_refused_by_another_model(gpt2: Model, llama: Model, tmp_path: Path) -> None:
