@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hooks.errors import nearest
 from hooks.site import Site
 from hooks.structure import Structure
+from hooks.tracing.residual import Stream
 
 _ADDED = ("attn_out", "mlp_out", "mixer_out", "cross_out")
 _INSTEAD = {
@@ -70,15 +71,17 @@ def _of_block(site: Site, structure: Structure) -> str | None:
         return f"its block adds {len(each)} such parts, each named by its module: {', '.join(each)}"
     if site.name != "resid_mid":
         return None
-    if block.sums.middle is not None:
-        return (
-            "no module is given the stream after its attention, or its block computes that stream more than once, so "
-            "it has no one place to be read and written; use resid_pre, attn_out or resid_post"
-        )
-    if sorted(names) == ["attn_out", "mlp_out"] and block.sums.end is not None:
+    middle, (_, read) = block.sums.middle, block.reads.get("mlp_in", ((), None))
+    apart = middle is None or isinstance(read, Stream)
+    if sorted(names) == ["attn_out", "mlp_out"] and block.sums.end is not None and apart:
         return (
             "attention and feed-forward read the same stream, in parallel, so it has no middle; "
             "use resid_pre, resid_post, attn_out or mlp_out"
+        )
+    if middle is not None:
+        return (
+            "no module is given the stream after its attention, or its block computes that stream more than once, so "
+            "it has no one place to be read and written; use resid_pre, attn_out or resid_post"
         )
     return (
         "no stage of its stream holds all that mixes tokens and nothing else, so it has no middle; "

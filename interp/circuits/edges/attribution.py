@@ -13,7 +13,7 @@ from hooks.errors import InvalidArgument
 from hooks.progress import progress_bar
 from hooks.site import resid_post, resid_pre
 from interp.circuits.edges.backward_rules import BackwardRules
-from interp.circuits.edges.blocks import Block, blocks_of, check_writes, sites_of_writes, writes_of
+from interp.circuits.edges.blocks import Block, blocks_of, check_writes, moves_of, sites_of_writes, writes_of
 from interp.circuits.edges.edge_effect import EdgeEffect
 from interp.circuits.edges.estimate_check import check_estimate
 from interp.circuits.edges.graph import EdgeGraph, edge_graph
@@ -38,8 +38,9 @@ def edge_attribution(
 
     Summed over tokens and features, per text; the slope is the mean of those at the points of `slope`, each taken at
     the input of v before its norm. One plain forward and backward pass for each point; the products are one
-    matrix product per layer, outside of autograd. Where what attention writes is normalised (Gemma-2), each run's
-    divisor is held at its own value.
+    matrix product per layer, outside of autograd. Where what attention writes is normalised (Gemma-2), the heads share
+    out what the norm makes of both runs: they sum to it, and each is right to first order; `relp()` and `gim()`, which
+    hold every norm, hold each run's divisor at its own value there too.
 
     An estimate may be wrong, so exact effects of a sample of the edges come with it: half are those with the largest
     estimates, and the others are drawn as `check_estimate` says.
@@ -141,9 +142,11 @@ class _Runs:
         self, tokens: Tokens, here: Mapping[Site, Tensor], there: Mapping[Site, Tensor]
     ) -> Float[Tensor, "batch sender pos d_model"]:
         """e_u(corrupt) - e_u(clean), 0 at padding."""
-        writes = writes_of(self.blocks, here, normed=True)
-        check_writes(self.model, writes, here[resid_post[self.model.n_layers - 1]], tokens)
-        return writes.neg_().add_(writes_of(self.blocks, there, normed=True)).mul_(tokens.mask[:, None, :, None])
+        first = {site: value[:1] for site, value in here.items()}
+        writes = writes_of(self.blocks, first, normed=True)
+        check_writes(self.model, writes, first[resid_post[self.model.n_layers - 1]], tokens)
+        moves = moves_of(self.blocks, here, there, held=self.slope.rules.norms_held)
+        return moves.mul_(tokens.mask[:, None, :, None])
 
     def _slopes(
         self, tokens: Tokens, embedded: Tensor | None, texts: Int[Tensor, "batch"], rules: BackwardRules

@@ -69,8 +69,12 @@ class Block:
 
     def head_writes(self, value: Float[Tensor, "*n head d_head"]) -> Float[Tensor, "*n head d_model"]:
         """Return what each head adds to attention's output, before any norm of it: z W_O + b_O / n_heads."""
+        return self.head_moves(value) + self.b_O / self.n_heads
+
+    def head_moves(self, change: Float[Tensor, "*n head d_head"]) -> Float[Tensor, "*n head d_model"]:
+        """Return how what each head adds changes as its value does: Δz W_O."""
         assert self.W_O is not None
-        return torch.einsum("...hf,hfd->...hd", value, self.W_O) + self.b_O / self.n_heads
+        return torch.einsum("...hf,hfd->...hd", change, self.W_O)
 
 
 @torch.no_grad()
@@ -163,6 +167,42 @@ def writes_of(
         if block.mlp is not None:
             writes.append(values[mlp_out[block.layer]][:, None])
     return torch.cat(writes, 1)
+
+
+def moves_of(
+    blocks: tuple[Block, ...],
+    here: Mapping[Site, Float[Tensor, "batch pos *d"]],
+    there: Mapping[Site, Float[Tensor, "batch pos *d"]],
+    *,
+    held: bool,
+) -> Float[Tensor, "batch sender pos d_model"]:
+    """Return e_u(there) - e_u(here): how what every sender adds to the stream differs between two runs.
+
+    Where what attention writes is normalised, the heads of a layer share out what the norm makes of both runs by
+    `Norm.share_change`, so that they sum to it, and each is right to first order.
+
+    Args:
+        blocks: of `blocks_of`.
+        here, there: the activations at `sites_of_writes`.
+        held: hold the divisor of such a norm at each run's own instead, as rules that hold every norm ask.
+
+    Examples:
+        ```python
+        moves_of(blocks_of(model), clean.values, corrupt.values, held=False)
+        ```
+    """
+    if held:
+        return writes_of(blocks, there, normed=True).sub_(writes_of(blocks, here, normed=True))
+    moves = [(there[resid_pre[0]] - here[resid_pre[0]])[:, None]]
+    for block in blocks:
+        if block.n_heads and block.post_norm.module is None:
+            moves.append(block.head_moves(there[z[block.layer]] - here[z[block.layer]]).transpose(1, 2))
+        elif block.n_heads:
+            raw = [block.head_writes(run[z[block.layer]]) for run in (here, there)]
+            moves.append(block.post_norm.share_change(*raw).transpose(1, 2))
+        if block.mlp is not None:
+            moves.append((there[mlp_out[block.layer]] - here[mlp_out[block.layer]])[:, None])
+    return torch.cat(moves, 1)
 
 
 def _apply_norm(norm: Norm, raw: Float[Tensor, "batch pos head d_model"]) -> Float[Tensor, "batch pos head d_model"]:

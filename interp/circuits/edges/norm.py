@@ -43,7 +43,7 @@ class Norm:
             norm.scale(x)
             ```
         """
-        if self.divisor is None:
+        if self.divisor is None or self.gain is None:
             raise InvalidArgument(
                 f"{type(self.module).__name__} is no LayerNorm or RMSNorm, so its divisor cannot be held: take a slope "
                 "without that rule, such as eap_ig()"
@@ -60,6 +60,34 @@ class Norm:
         """
         assert self.gain is not None
         return self.gain.to(e) * self._centre(e) / s
+
+    def share_change(
+        self, here: Float[Tensor, "*n part d_model"], there: Float[Tensor, "*n part d_model"]
+    ) -> Float[Tensor, "*n part d_model"]:
+        """Return what each part's change does to the norm of the sum of all parts, y in one run and y' in another.
+
+        With Δ the change of a part, ȳ = (y + y') / 2 and 1/s' - 1/s = -(s'² - s²) / (s s' (s + s')), where s'² - s² is
+        2 mean(c(ȳ) c(Δ)), summed over parts:
+
+            g (c(Δ) (1/s + 1/s') / 2 - c(ȳ) 2 mean(c(ȳ) c(Δ)) / (s s' (s + s')))
+
+        The parts sum to all of norm(y') - norm(y), and as y' nears y each nears the norm's Jacobian at y times its Δ.
+
+        Raises:
+            InvalidArgument: a norm that is not of the form above.
+
+        Examples:
+            ```python
+            norm.share_change(heads, heads_of_another_run)
+            ```
+        """
+        y, other = here.sum(-2, keepdim=True), there.sum(-2, keepdim=True)
+        s, s_other = self.scale(y), self.scale(other)
+        delta, mid = self._centre(there - here), self._centre((y + other) / 2)
+        grows = 2 * (mid * delta).mean(-1, keepdim=True)
+        assert self.gain is not None
+        plain, divided = delta * (1 / s + 1 / s_other) / 2, mid * grows / (s * s_other * (s + s_other))
+        return self.gain.to(delta) * (plain - divided)
 
     def pull_back(
         self, x: Float[Tensor, "*n d_model"], slope: Float[Tensor, "..."], *, held: bool = False

@@ -221,27 +221,26 @@ def test_a_stage_of_the_stream_that_a_block_computes_twice_is_one_stage() -> Non
 
 
 class Convolved(nn.Module):
-    """A convolution over a token and the one before, of a stream or of what attention makes of it."""
+    """A convolution over a token and the one before."""
 
-    def __init__(self, *, of_attention: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.conv, self.attn = nn.Conv1d(D, D, 2), Attention() if of_attention else None
+        self.conv = nn.Conv1d(D, D, 2)
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        x = x if self.attn is None else self.attn(x, seen)
+    def forward(self, x: Tensor) -> Tensor:
         return self.conv(nn.functional.pad(x.mT, (1, 0))).mT
 
 
 class Shifted(nn.Module):
-    """Attention, and a part whose last step reaches one token on."""
+    """Attention, and a convolution of the stream, or of what a second attention makes of it."""
 
     def __init__(self, *, of_attention: bool) -> None:
         super().__init__()
-        self.attn, self.late = Attention(), Convolved(of_attention=of_attention)
+        self.attn, self.late, self.conv = Attention(), Attention() if of_attention else None, Convolved()
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         x = x + self.attn(x, seen)
-        return x + self.late(x, seen)
+        return x + self.conv(x if self.late is None else self.late(x, seen))
 
 
 @pytest.mark.parametrize("of_attention", [False, True])
@@ -250,3 +249,22 @@ def test_a_short_convolution_of_attention_mixes_tokens_and_one_alone_is_the_feed
     assert [one.name for one in model.structure.blocks[0].sublayers] == [
         "attn_out", "mixer_out" if of_attention else "mlp_out"
     ]  # fmt: skip
+
+
+class Parallel(nn.Module):
+    """Attention and feed-forward layer read one stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn, self.mlp = Attention(), FeedForward()
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        return x + self.attn(x, seen) + self.mlp(x)
+
+
+def test_why_a_block_has_no_middle_is_said_of_that_block() -> None:
+    model = load(planted(lambda layer: Kept(keeps=True) if layer else Parallel()))
+    with pytest.raises(InvalidArgument, match="in parallel"):
+        capture(model, IDS, resid_mid[0])
+    with pytest.raises(InvalidArgument, match="more than once"):
+        capture(model, IDS, resid_mid[1])

@@ -120,6 +120,22 @@ def test_the_scores_out_of_a_head_sum_to_what_patching_it_whole_does_to_first_or
     torch.testing.assert_close(found.each[:, heads].sum(2), nodes.flatten(1), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("family", ("llama", "gemma2", "olmo2"))
+def test_as_the_corrupt_text_nears_the_clean_one_every_estimate_is_the_exact_effect(family: str) -> None:
+    """Gemma-2 and OLMo-2 normalise what attention writes."""
+    hf = tiny_hf(family).double()
+    ids = torch.randint(6, 120, (2, 6), generator=torch.Generator().manual_seed(1))
+    table = hf.get_input_embeddings().weight
+    with torch.no_grad():
+        near = torch.randn(table[:120].shape, generator=torch.Generator().manual_seed(2)).double()
+        table[120:240] = table[:120] + 1e-4 * near  # RMSNorm computes in float32: no nearer
+    model = load(hf, tiny_tokenizer())
+    task = Task(ids, ids + 120, logit_difference(model, [3, 4], [5, 2]))
+    exact = exact_edges(model, task).effect
+    found = edge_attribution(model, task, eap(), sample=0).effect
+    assert float((found - exact).norm() / exact.norm()) < 5e-3
+
+
 @pytest.mark.parametrize("family", ("gpt2", "llama", "gemma2"))
 def test_integrated_scores_out_of_the_embedding_sum_to_the_whole_effect_with_an_error_as_the_square(
     family: str,

@@ -104,6 +104,23 @@ def test_a_norm_in_closed_form_is_the_module_its_gradient_autograds_and_its_held
     torch.testing.assert_close(norm.pull_back(x, slope, held=True), held, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["layer norm", "rms norm"])
+def test_the_changes_of_parts_through_a_norm_sum_to_its_change_and_each_is_its_jacobian_times_its_own(kind: str) -> None:
+    module: nn.Module = RMS(random(6, 1)) if kind == "rms norm" else nn.LayerNorm(6, eps=1e-3).double()
+    norm, here, step = norm_of(module, 6), random((3, 4, 6), 2), random((3, 4, 6), 3)
+    whole = module((here + step).sum(-2)) - module(here.sum(-2))
+    shared = norm.share_change(here, here + step)
+    torch.testing.assert_close(shared.sum(-2), whole)
+    small = 1e-6 * step
+    for part in range(4):
+        (_, true) = torch.autograd.functional.jvp(module, here.sum(-2), small[:, part])
+        torch.testing.assert_close(norm.share_change(here, here + small)[:, part], true, rtol=1e-4, atol=1e-12)
+    alone = torch.zeros_like(step)
+    alone[:, 1] = step[:, 1]
+    still = norm.share_change(here, here + alone)
+    assert not still[:, [0, 2, 3]].any(), "a part that does not change has no share"
+
+
 def test_a_module_that_is_no_norm_is_known_by_its_gradient_alone_and_none_changes_nothing() -> None:
     x, slope = random((3, 6), 3), random((2, 3, 6), 4)
     norm = norm_of(Cube(), 6)
