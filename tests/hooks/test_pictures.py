@@ -26,6 +26,7 @@ from hooks import (
 )
 from hooks.errors import InvalidArgument, InvalidType, MissingFile, OutOfRange
 from hooks.grid import Grid
+from hooks.images import each_picture
 from hooks.interventions import add, replace, zero
 from hooks.position import cls, everywhere, index, last, patch, region, special, where
 from hooks.site import (
@@ -504,3 +505,45 @@ def test_an_activation_site_of_a_vit_is_its_memories(transformer: Network) -> No
     layer = transformer.hf.vit.layers[1].mlp
     torch.testing.assert_close(layer.fc2(acts[mlp_act[1]]).detach(), acts[mlp_out[1]])
     assert not [site for site in transformer.sites if site.name in ("fc_act", "conv_act")]
+
+
+def test_the_share_of_a_cell_that_a_mask_covers_is_its_area_at_cells_between_pixels_and_at_the_edge() -> None:
+    """By counting tenths of pixels: cells of 2.5 pixels, the first centred at .8, cut off at the picture's edge."""
+    grid = Grid((3, 3), (2.5, 2.5), (0.8, 0.8), (3.0, 3.0), (6, 6))
+    mask = torch.rand(2, 6, 6, generator=torch.Generator().manual_seed(4)) < 0.5
+    fine = mask.repeat_interleave(20, 1).repeat_interleave(20, 2).float()
+    at = (torch.arange(120) + 0.5) / 20
+    for row in range(3):
+        for column in range(3):
+            inside = [(at >= 0.8 + 2.5 * i - 1.25) & (at < 0.8 + 2.5 * i + 1.25) for i in (row, column)]
+            wanted = fine[:, inside[0]][:, :, inside[1]].mean((1, 2))
+            torch.testing.assert_close(grid.coverage(mask)[:, 3 * row + column], wanted, rtol=0, atol=1e-5)
+
+
+def test_a_mapping_that_is_no_cell_of_a_picture_is_refused() -> None:
+    for other in ({"a": 1}, {}):
+        with pytest.raises(InvalidType, match="a picture is a file, a PIL picture, an array or a tensor, got dict"):
+            each_picture(other)
+
+
+def test_places_of_maps_that_are_named_are_those_that_are_found() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * SIZE * SIZE, 2))
+    named, found = load(net, inputs=PIXELS[:1], places=(2, 3)), load(net, inputs=PIXELS[:1])
+    assert named.grids.keys() == found.grids.keys() != set()
+    assert named.sites == found.sites
+
+
+def test_a_model_of_pictures_that_does_not_say_how_many_channels_it_reads_reads_three() -> None:
+    hf = vit()
+    del hf.config.num_channels
+    assert capture(load(hf, processor=READS), PIXELS, logits)[logits].shape[0] == 4
+
+
+def test_one_picture_of_a_batch_is_that_picture_alone_with_its_masks_and_name() -> None:
+    masks = {"left": torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) < 0.5}
+    pictures = Images(PIXELS, masks, names=("a", "b", "c", "d"))
+    for number in (0, 2, 3, -1, -4):
+        one = pictures[number]
+        assert torch.equal(one.pixels, PIXELS[number][None])
+        assert torch.equal(one.masks["left"], masks["left"][number][None])
+        assert one.names == ("abcd"[number],)

@@ -105,7 +105,9 @@ def test_a_norm_in_closed_form_is_the_module_its_gradient_autograds_and_its_held
 
 
 @pytest.mark.parametrize("kind", ["layer norm", "rms norm"])
-def test_the_changes_of_parts_through_a_norm_sum_to_its_change_and_each_is_its_jacobian_times_its_own(kind: str) -> None:
+def test_the_changes_of_parts_through_a_norm_sum_to_its_change_and_each_is_its_jacobian_times_its_own(
+    kind: str,
+) -> None:
     module: nn.Module = RMS(random(6, 1)) if kind == "rms norm" else nn.LayerNorm(6, eps=1e-3).double()
     norm, here, step = norm_of(module, 6), random((3, 4, 6), 2), random((3, 4, 6), 3)
     whole = module((here + step).sum(-2)) - module(here.sum(-2))
