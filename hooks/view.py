@@ -107,8 +107,8 @@ def _eps_without_weights(norm: nn.Module) -> float:
 
 
 def _ramp(norm: nn.Module) -> Float[Tensor, "d_model"]:
-    """From -1 to 1, in the width and precision of a norm; one without weights says its shape."""
+    """From -1 to 1, in the width and precision of a norm; one without weights says its width or takes any."""
     if not has_weight(norm):
-        return torch.linspace(-1.0, 1.0, vars(norm)["normalized_shape"][-1])
+        return torch.linspace(-1.0, 1.0, vars(norm).get("normalized_shape", (64,))[-1])
     device, dtype = place_of(norm)
     return torch.linspace(-1.0, 1.0, shape_of(norm)[-1], dtype=dtype, device=device)

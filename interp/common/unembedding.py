@@ -15,7 +15,8 @@ def output_rows(model: Model, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "
     Where logits are capped, those before the cap.
 
     Raises:
-        InvalidArgument: token ids outside the vocabulary, or a head that is no linear map of the stream (BERT's).
+        InvalidArgument: token ids outside the vocabulary, logits that are not read off the last stream, or a head that
+            is no linear map of the stream (BERT's).
 
     Examples:
         ```python
@@ -26,6 +27,8 @@ def output_rows(model: Model, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "
         raise InvalidArgument(
             f"token ids are in 0..{model.d_vocab - 1}, got {tokens.tolist()}: tokenise with model.tokens"
         )
+    with torch.no_grad():
+        model.unembed(torch.zeros(1, model.d_model, dtype=model.dtype, device=model.device))  # refuses what has none
     with torch.inference_mode(False), torch.enable_grad():
         y = torch.zeros(model.d_model, dtype=model.dtype, device=model.device, requires_grad=True)
         said = unembed(model.hf, None, y[None], model.head)[0]

@@ -100,6 +100,8 @@ def _output_row(model: Model, token: Word) -> Float[Tensor, "d_model"]:
     head = model.hf.get_output_embeddings() if model.hf.can_generate() else None
     if head is None:
         raise InvalidArgument(f"{model.name} has no unembedding that reads the residual stream directly")
+    with torch.no_grad():
+        model.unembed(torch.zeros(1, model.d_model, dtype=model.dtype, device=model.device))  # refuses what has none
     row = weight_of(head)[number]
     if len(row) != model.d_model:
         raise InvalidArgument(

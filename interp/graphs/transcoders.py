@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hooks import Model, Site
 from hooks.errors import InvalidArgument, MissingFile, WrongModel
-from hooks.layout import parts
 from hooks.site import mlp_act, mlp_in, mlp_out, resid_mid
 from hooks.summary import summarise
 from hooks.weights import bias_of, matrix_of
@@ -266,7 +265,7 @@ def neurons(model: Model) -> Transcoders:
 
 @torch.no_grad()
 def _neurons(model: Model, layer: int) -> LayerTranscoder:
-    part, out = parts(model.blocks[layer], model.paths), model.module(mlp_act[layer])
+    part, out = model.parts(layer), model.module(mlp_act[layer])
     first = part.get("mlp.in")
     if first is None or "mlp.gate" in part or "mlp.gate_up" in part:
         raise InvalidArgument(

@@ -97,11 +97,11 @@ def attribute(
     ends = select_one_token(tokens, at)
     acts = capture(model, tokens, resid_post[model.n_layers - 1], batch_size=len(tokens))
     x = acts[resid_post[model.n_layers - 1]][ends]
+    model.unembed(x)  # refuses a model whose logits are not read off this stream
     reader = _make_reader(model, x, word, norm)
     if versus is not None:
         other = _make_reader(model, x, versus, norm)
         reader = Reader(reader.norm, reader.g - other.g, reader.constant - other.constant, reader.logit - other.logit)
-    model.unembed(x)  # refuses a model whose logits are not read off this stream
     names, parts = into(model, tokens, ends, reader.g)
     _check_sum(model, parts, (reader.g * x).sum(-1))
     named = " − ".join(name_token(model, one) for one in (word, versus) if one is not None)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from hooks.layout import parts
+from hooks.norms import Part, norm_after, norm_before
+from hooks.site import Site, attn_out, mlp_out
 from interp.circuits.edges.norm import Norm, norm_of
 
-_NORMS = ("ln1", "ln2", "ln1_post", "ln2_post")
 _NORMS_OF_QK = tuple(f"{of}_{norm}" for of in ("q", "k", "query", "key") for norm in ("norm", "layernorm"))
 _ACTIVATIONS = ("act", "act_fn", "activation_fn", "activation", "activation_func")
 _ATTENTION = "interp_backward_rules"
@@ -59,8 +59,8 @@ class BackwardRules:
             ```
         """
         with ExitStack() as stack:
-            for block in model.blocks:
-                for hook in _hooks_of_block(self, model, parts(block, model.paths)):
+            for layer in range(model.n_layers):
+                for hook in _hooks_of_block(self, model, layer):
                     stack.callback(hook.remove)
             if self.norms_held and model.final_norm is not None:
                 stack.callback(_hold_norm(norm_of(model.final_norm, model.d_model)).remove)
@@ -69,9 +69,10 @@ class BackwardRules:
             yield
 
 
-def _hooks_of_block(rules: BackwardRules, model: Model, part: dict[str, nn.Module] | Any) -> Iterator[Any]:
+def _hooks_of_block(rules: BackwardRules, model: Model, layer: int) -> Iterator[Any]:
+    part = model.parts(layer)
     if rules.norms_held:
-        for module in dict.fromkeys(part[name] for name in _NORMS if name in part):
+        for module in dict.fromkeys(_norms_around(model, layer)):
             yield _hold_norm(norm_of(module, model.d_model))
         for name in _NORMS_OF_QK:
             module = getattr(part.get("attn"), name, None)
@@ -84,6 +85,13 @@ def _hooks_of_block(rules: BackwardRules, model: Model, part: dict[str, nn.Modul
                 yield module.register_forward_hook(_identity_rule)
     if rules.gates_halved and "mlp.out" in part and ("mlp.gate" in part or "mlp.gate_up" in part):
         yield part["mlp.out"].register_forward_pre_hook(lambda _m, args: (halve_gradient(args[0]), *args[1:]))
+
+
+def _norms_around(model: Model, layer: int) -> Iterator[nn.Module | None]:
+    parts: tuple[tuple[Part, Site], ...] = (("attn", attn_out[layer]), ("mlp", mlp_out[layer]))
+    for part, added in parts:
+        if added in model.taps:
+            yield from (norm_before(model, layer, part), norm_after(model, layer, part))
 
 
 def halve_gradient(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hooks import Model, Tokens
 from hooks.errors import ContractBroken, InvalidArgument
-from hooks.layout import parts
+from hooks.norms import norm_after, norm_before
 from hooks.site import Site, attn_out, mlp_in, mlp_out, resid_mid, resid_post, resid_pre, z
 from hooks.weights import bias_of, matrix_of
 from interp.circuits.edges.norm import Norm, norm_of
@@ -93,20 +93,17 @@ def blocks_of(model: Model) -> tuple[Block, ...]:
 
 
 def _block(model: Model, layer: int) -> Block:
-    part, d = parts(model.blocks[layer], model.paths), model.d_model
-    last = model.paths.norms_last
-    first, second = (None, None) if last else (part.get("ln1"), part.get("ln2", part.get("ln1")))
-    post = norm_of(part.get("ln1" if last else "ln1_post"), d)
-    reads = resid_mid[layer] if resid_mid[layer] in model.taps else resid_pre[layer]
+    d, reads = model.d_model, resid_mid[layer] if resid_mid[layer] in model.taps else resid_pre[layer]
     has_attention, has_mlp = z[layer] in model.taps, mlp_in[layer] in model.taps
-    W_O, b_O = _writer(model, layer, part["attn.o"]) if has_attention else (None, torch.zeros(d))
+    W_O, b_O = _writer(model, layer) if has_attention else (None, torch.zeros(d))
+    post = norm_of(norm_after(model, layer, "attn") if has_attention else None, d)
     if post.module is not None and has_attention and model.tap(attn_out[layer]).view.factor != 1.0:
         raise InvalidArgument(f"{model.name} both normalises and scales what attention writes: its edges are not known")
     return Block(
         layer,
         {name: _reader(model, Site(name, layer)) for name in "qkv" if Site(name, layer) in model.taps},
-        norm_of(first, d),
-        norm_of(second, d),
+        norm_of(norm_before(model, layer, "attn") if has_attention else None, d),
+        norm_of(norm_before(model, layer, "mlp") if has_mlp else None, d),
         W_O,
         b_O,
         post,
@@ -124,7 +121,8 @@ def _reader(model: Model, site: Site) -> HeadReader:
     return HeadReader(tap.module, tap.view.rows, W.unflatten(-1, tap.shape), b.unflatten(-1, tap.shape))
 
 
-def _writer(model: Model, layer: int, module: nn.Module) -> tuple[Tensor, Tensor]:
+def _writer(model: Model, layer: int) -> tuple[Tensor, Tensor]:
+    module = model.module(z[layer])
     factor, bias = model.tap(attn_out[layer]).view.factor, bias_of(module)
     W = matrix_of(module).unflatten(0, model.tap(z[layer]).shape)
     b = W.new_zeros(W.shape[-1]) if bias is None else bias

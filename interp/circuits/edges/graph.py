@@ -122,7 +122,8 @@ def edge_graph(model: Model) -> EdgeGraph:
 
     Raises:
         InvalidArgument: blocks that normalise the stream itself after each addition (BERT), so that it is no sum of
-            what is written to it.
+            what is written to it; attention whose queries, keys and values are not all known, so that edges into it
+            would be missing (Persimmon, DeepSeek).
 
     Examples:
         ```python
@@ -137,6 +138,7 @@ def edge_graph(model: Model) -> EdgeGraph:
     senders, receivers, allowed = ["embed"], [], []
     for layer in range(model.n_layers):
         before = len(senders)
+        _check_readers(model, layer)
         for name in "qkv":
             if Site(name, layer) in model.taps:
                 count = model.tap(Site(name, layer)).shape[0]
@@ -152,6 +154,16 @@ def edge_graph(model: Model) -> EdgeGraph:
     allowed.append(len(senders))
     reach = torch.arange(len(senders))[:, None] < torch.tensor(allowed)[None, :]
     return EdgeGraph(tuple(senders), tuple(receivers), reach)
+
+
+def _check_readers(model: Model, layer: int) -> None:
+    missing = [name for name in "qkv" if Site(name, layer) not in model.taps]
+    if Site("z", layer) in model.taps and missing:
+        named = " and no ".join(f"{name}.{layer}" for name in missing)
+        raise InvalidArgument(
+            f"{model.name} has no {named}, so edges into its attention would be missing: take patch_sweep for nodes, "
+            "which works on any model"
+        )
 
 
 def sender_number(graph: EdgeGraph, name: str) -> int:

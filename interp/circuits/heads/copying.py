@@ -7,7 +7,8 @@ from torch import Tensor
 from hooks import Model
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
-from hooks.layout import find, parts
+from hooks.layout import find
+from hooks.norms import norm_after, norm_before
 from hooks.site import embed, v, z
 from hooks.weights import weight_of, width
 from interp.circuits.heads.scores import HeadScores
@@ -75,9 +76,8 @@ def _embed(model: Model) -> Float[Tensor, "vocab _"]:
 
 def _scores(model: Model, layer: int, UE: Float[Tensor, "d_model d_model"]) -> Float[Tensor, "head"]:
     """W_O N_p N_f W_U E N_1 W_V of each head, and the share of its eigenvalues that is positive."""
-    part = parts(model.blocks[layer], model.paths)
-    before, after = (None, "ln1") if model.paths.norms_last else ("ln1", "ln1_post")
-    N_1, N_p = (norm_gain(part.get(norm or ""), model.d_model).to(UE) for norm in (before, after))
+    around = (norm_before(model, layer, "attn"), norm_after(model, layer, "attn"))
+    N_1, N_p = (norm_gain(norm, model.d_model).to(UE) for norm in around)
     W_V = _values(model, layer).float()
     W_V = W_V.repeat_interleave(model.n_heads // len(W_V), dim=0)
     W_O = _outputs(model, layer).float()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.tiny_models import tiny_model
 from hooks import Model, capture, load
 from hooks.errors import InvalidArgument
 from hooks.resume import hold
@@ -71,7 +72,7 @@ def slope_by_autograd(model: Model, task: Task, receiver: str) -> Tensor:
     return torch.autograd.grad(m, zero)[0]
 
 
-def streams_read(model: Model, text: list[str], receiver: str) -> Tensor:
+def streams_read(model: Model, text: Any, receiver: str) -> Tensor:
     kind = receiver.rstrip("0123456789.")
     if kind == "logits":
         site = resid_post[model.n_layers - 1]
@@ -366,6 +367,29 @@ def test_blocks_that_normalise_the_stream_itself_have_no_edges(model: Model) -> 
             edge_graph(model)
     else:
         assert edge_graph(model).n_edges > 100
+
+
+def test_attention_whose_queries_keys_and_values_are_not_all_known_has_no_edges() -> None:
+    model = load(tiny_model("persimmon", "PersimmonForCausalLM"))
+    with pytest.raises(
+        InvalidArgument, match=r"has no q\.0 and no k\.0 and no v\.0, so edges into its attention would be"
+    ):
+        edge_graph(model)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("kind", "name"), [("helium", "HeliumForCausalLM"), ("diffllama", "DiffLlamaForCausalLM")])
+def test_a_family_that_no_adapter_knows_has_its_edges_through_the_norms_that_were_traced(kind: str, name: str) -> None:
+    model = load(tiny_model(kind, name).double())
+    ids = torch.randint(6, 60, (2, 5), generator=torch.Generator().manual_seed(3))
+    task = Task(ids, ids.flip(1), logit_difference(model, [3, 4], [5, 2]))
+    found, graph = edge_attribution(model, task, eap(), sample=0), edge_graph(model)
+    tokens = model.tokens(task.clean)
+    for receiver in ("v1.0", "mlp0"):
+        slope = slope_by_autograd(model, task, receiver)
+        move = streams_read(model, task.corrupt, receiver) - streams_read(model, tokens, receiver)
+        column = found.each[:, :, graph.receivers.index(receiver)]
+        torch.testing.assert_close(column.sum(1), (move * slope).sum((1, 2)), rtol=1e-4, atol=1e-7)
 
 
 def test_gpt2_small_has_the_published_number_of_edges() -> None:
