@@ -731,6 +731,31 @@ TESTS: Final = (
         "basis, std = basis[:, real], variance[real].sqrt()",
         "basis, std = basis[:, real], (variance[real] + 0.1 * variance.mean()).sqrt()",
     ),
+    Fault(
+        "An estimate of edges that is not first order where what attention writes is normalised",
+        "interp/circuits/edges/attribution.py",
+        "held=self.slope.rules.norms_held)\n        return moves",
+        "held=True)\n        return moves",
+        ("test_as_the_corrupt_text_nears_the_clean_one_every_estimate_is_the_exact_effect",),
+    ),
+    Fault(
+        "An estimate of edges that is not first order where what attention writes is normalised",
+        "interp/circuits/edges/norm.py",
+        "return self.gain.to(delta) * (plain - divided)",
+        "return self.gain.to(delta) * plain",
+    ),
+    Fault(
+        "A graph that silently lacks the edges into attention",
+        "interp/circuits/edges/graph.py",
+        "        _check_readers(model, layer)\n",
+        "",
+    ),
+    Fault(
+        "Directions and splits of logits that are read off something else than the stream",
+        "interp/lenses/attribution.py",
+        "    model.unembed(x)  # refuses a model whose logits are not read off this stream\n",
+        "",
+    ),
 )
 
 FAULTS: Final = (
