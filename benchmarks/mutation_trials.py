@@ -2,7 +2,8 @@
 
 1. `Session` (a pytest plugin) collects the tests once and says by test the lines that it runs and what it costs.
 2. A fault inside a function is put into the loaded function (`replace_code`) in a fork of that process, which runs the
-   tests that run its line, the cheapest first, up to the first that fails.
+   tests that run its line, the cheapest first, up to the first that fails; then all others, since a test that is
+   given what an earlier one made (a model, its report) was not seen to run the line.
 3. A fault that acts while a module loads (a constant, a default, a line that loading runs) is tried in a fork of a
    process that has loaded only libraries.
 """
@@ -166,11 +167,15 @@ class Session:
         plan = Plan(json.loads(kept.read_text()))
         items = {item.nodeid: item for item in session.items}
         for fault in self.faults:
-            if plan.tests(fault) and not plan.loads(fault):
-                began = time.process_time(), time.monotonic()
-                verdict = self._verdict(fault, [items[test] for test in plan.tests(fault)], plan.limit(fault))
-                if verdict != "cold":
-                    self.say(fault, verdict, time.monotonic() - began[1])
+            if plan.loads(fault):
+                continue
+            began, seen, others = time.monotonic(), plan.tests(fault), plan.others(fault)
+            verdict = self._verdict(fault, [items[test] for test in seen], plan.limit(seen))
+            if verdict in ("survived", "not run"):
+                late = self._verdict(fault, [items[test] for test in others], plan.limit(others))
+                verdict = late if late in ("killed", "timeout") else verdict
+            if verdict != "cold":
+                self.say(fault, verdict, time.monotonic() - began)
         return True
 
     def _trace(self, session: Any, kept: Path) -> int:
@@ -238,9 +243,17 @@ class Plan:
 
         return sorted(found, key=order)
 
-    def limit(self, fault: Fault) -> int:
+    def others(self, fault: Fault) -> list[str]:
+        """The tests that were not seen to run a line of the fault, file by file, the cheapest file first."""
+        seen, of_file = {*self.tests(fault)}, defaultdict[str, float](float)
+        for test, seconds in self.seconds.items():
+            of_file[test.split("::")[0]] += seconds
+        found = [test for test in self.seconds if test not in seen]
+        return sorted(found, key=lambda test: (of_file[test.split("::")[0]], self.place[test]))
+
+    def limit(self, tests: Sequence[str]) -> int:
         """CPU seconds."""
-        return int(30 + 4 * sum(self.seconds[test] for test in self.tests(fault)))
+        return int(30 + 4 * sum(self.seconds[test] for test in tests))
 
 
 def _places(fault: Fault) -> set[str]:
@@ -276,7 +289,7 @@ def try_faults(tree: Path, tests: list[str], faults: Sequence[Fault], say: Calla
         verdict = "not run"
         if some:
             with written(tree / fault.file, fault.apply((tree / fault.file).read_bytes())):
-                verdict = verdict_of(in_child(tree, lambda some=some: run_tests(some), plan.limit(fault)))
+                verdict = verdict_of(in_child(tree, lambda some=some: run_tests(some), plan.limit(some)))
         say(fault, verdict, time.monotonic() - began)
 
 

@@ -5,10 +5,10 @@
 A mutation changes one operator, constant, comparison, bound of a slice or reduction (`mean` for `sum`) of a file, in a
 temporary copy of the tree, never in place. The tests are those of the folder that mirrors the file's
 (`tests/interp/lenses`), the laws in tests/contracts that import from it, and the files of other folders that import a
-mutated file by name; or those of `--tests`. One run without a
-mutation says which tests run which line; a mutation is tried on those, the cheapest first, in a process forked after
-the tests are collected (Linux), with a limit of CPU time: see benchmarks/mutation_trials.py. A line that no test runs
-is not tried. Kernels that run on a GPU alone (`ON_A_GPU`) are not drawn.
+mutated file by name; or those of `--tests`. One run without a mutation says which tests run which line; a mutation is
+tried on those, the cheapest first, in a process forked after the tests are collected (Linux), with a limit of CPU time:
+see benchmarks/mutation_trials.py. What survives those is tried on all other tests, which may be given what an earlier
+one made. Kernels that run on a GPU alone (`ON_A_GPU`) are not drawn.
 
 Guards (conditions whose branch only raises) are not drawn unless `--guards` asks for them. Results are kept in
 reports/mutations/<folder>-<seed>.json as they come, and a second call goes on from them: what was killed stays killed

@@ -126,11 +126,12 @@ def test_a_fault_that_a_test_sees_is_killed_and_one_that_none_sees_survives(tmp_
         "def maker():\n    def made_early(x, y):\n        return x + y\n    return made_early\n\n"
         "HALF = 2\n\ndef with_default(x, n=3):\n    return x * n\n\n"
         "def late(x, y):\n    return x + y\n\n"
+        "def kept(x, y):\n    return x + y\n\n"
         "class Sum:\n    @property\n    def all(self):\n        return [x - 1 for x in (1, 2)]\n"
     )
     (tmp_path / "tests" / "core" / "test_sums.py").write_text(
-        "import multiprocessing\nimport sys\n\nimport pytest\n"
-        "from core.sums import HALF, Sum, forked, late, maker, never, of_fixture, seen, unseen, with_default\n\n"
+        "import functools\nimport multiprocessing\nimport sys\n\nimport pytest\n"
+        "from core.sums import HALF, Sum, forked, kept, late, maker, never, of_fixture, seen, unseen, with_default\n\n"
         "@pytest.fixture(scope='module')\ndef made():\n    return of_fixture(2, 1)\n\n"
         "def test_first(made):\n    assert made > 0\n\ndef test_second(made):\n    assert made == 3\n\n"
         "def test_seen():\n    assert seen(2, 1) == 3\n\n"
@@ -143,7 +144,10 @@ def test_a_fault_that_a_test_sees_is_killed_and_one_that_none_sees_survives(tmp_
         "def test_while_loading():\n    assert HALF == 2 and with_default(0) == 0 and with_default(2) == 6\n\n"
         "def test_of_a_class():\n    assert Sum().all == [0, 1]\n\n"
         "def test_that_ends_the_following():\n    sys.settrace(None)\n\n"
-        "def test_after_it():\n    assert late(2, 1) == 3\n"
+        "def test_after_it():\n    assert late(2, 1) == 3\n\n"
+        "once = functools.cache(kept)\n\n"
+        "def test_that_makes_it():\n    once(2, 1)\n\n"
+        "def test_that_is_given_what_was_made():\n    assert once(2, 1) == 3\n"
     )
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     command = [sys.executable, "benchmarks/mutations.py", "core"]
@@ -154,7 +158,8 @@ def test_a_fault_that_a_test_sees_is_killed_and_one_that_none_sees_survives(tmp_
     for row in kept["rows"]:
         verdicts.setdefault(row["function"], set()).add(row["verdict"])
     killed = dict.fromkeys(
-        ["seen", "of_fixture", "forked", "maker.made_early", "<module>", "with_default", "Sum.all", "late"], {"killed"}
+        ["seen", "of_fixture", "forked", "maker.made_early", "<module>", "with_default", "Sum.all", "late", "kept"],
+        {"killed"},
     )
     assert verdicts == killed | {"unseen": {"survived"}, "never": {"not run"}}
     assert "x + y" in (tmp_path / "core" / "sums.py").read_text()

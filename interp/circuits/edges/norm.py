@@ -62,8 +62,8 @@ class Norm:
         return self.gain.to(e) * self._centre(e) / s
 
     def share_change(
-        self, here: Float[Tensor, "*n part d_model"], there: Float[Tensor, "*n part d_model"]
-    ) -> Float[Tensor, "*n part d_model"]:
+        self, here: Float[Tensor, "*n head d_model"], there: Float[Tensor, "*n head d_model"]
+    ) -> Float[Tensor, "*n head d_model"]:
         """Return what each part's change does to the norm of the sum of all parts, y in one run and y' in another.
 
         With Δ the change of a part, ȳ = (y + y') / 2 and 1/s' - 1/s = -(s'² - s²) / (s s' (s + s')), where s'² - s² is

@@ -1,7 +1,6 @@
 """Decoders whose blocks a test writes itself, so that it knows where every site is."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 D, HEADS, D_MLP, VOCAB = 16, 2, 24, 64
+Between = Callable[[Tensor, int], Tensor]
 IDS = torch.tensor([[3, 14, 15, 9, 26, 5]])
 
 
@@ -44,13 +44,11 @@ class Config(PretrainedConfig):
 
 
 class Planted(PreTrainedModel):
-    """Embedding, blocks, norm, head; `between` is done to the stream after every block but the last."""
+    """Embedding, blocks, norm, head; `between` is done to the stream before each block but the first."""
 
     config_class = Config
 
-    def __init__(
-        self, config: Config, block: Callable[[int], nn.Module], depth: int, between: Callable[..., Any]
-    ) -> None:
+    def __init__(self, config: Config, block: Callable[[int], nn.Module], depth: int, between: Between) -> None:
         super().__init__(config)
         self.embed, self.norm, self.head = nn.Embedding(VOCAB, D), nn.LayerNorm(D), nn.Linear(D, VOCAB)
         self.blocks = nn.ModuleList([block(layer) for layer in range(depth)])
@@ -69,11 +67,11 @@ class Planted(PreTrainedModel):
         seen = torch.ones(n, n, dtype=torch.bool).tril() & real.bool()[:, None, None, :] | own
         x = self.embed(input_ids)
         for layer, block in enumerate(self.blocks):
-            x = block(x if layer == 0 else self.between(x), seen)
+            x = block(x if layer == 0 else self.between(x, layer), seen)
         return CausalLMOutput(logits=self.head(self.norm(x)))
 
 
-def planted(block: Callable[[int], nn.Module], depth: int = 2, between: Callable[..., Any] = lambda x: x) -> Planted:
+def planted(block: Callable[[int], nn.Module], depth: int = 2, between: Between = lambda x, _: x) -> Planted:
     """A random model of such blocks, every weight moved off its default."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)

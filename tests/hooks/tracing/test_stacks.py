@@ -188,7 +188,7 @@ class Kept(nn.Module):
 def test_modules_are_blocks_where_each_reads_what_the_one_before_gave_or_one_adds_to_its_stream(
     keeps: list[bool], between: Callable[[Tensor], Tensor] | None
 ) -> None:
-    hf = planted(lambda layer: Kept(keeps[layer]), len(keeps), between or (lambda x: x))
+    hf = planted(lambda layer: Kept(keeps[layer]), len(keeps), lambda x, _: x if between is None else between(x))
     if not any(keeps) and (len(keeps) == 1 or between is not None):
         with pytest.raises(InvalidArgument, match="no list of its modules passes a stream"):
             load(hf)
@@ -268,3 +268,37 @@ def test_why_a_block_has_no_middle_is_said_of_that_block() -> None:
         capture(model, IDS, resid_mid[0])
     with pytest.raises(InvalidArgument, match="more than once"):
         capture(model, IDS, resid_mid[1])
+
+
+def test_blocks_that_add_nothing_to_their_stream_are_blocks_only_where_every_one_reads_what_the_one_before_gave() -> (
+    None
+):
+    load(planted(lambda _: Kept(keeps=False), 3))
+    with pytest.raises(InvalidArgument, match="no list of its modules passes a stream"):
+        load(planted(lambda _: Kept(keeps=False), 3, lambda x, layer: torch.tanh(x) if layer == 2 else x))
+
+
+class Scaled(nn.Module):
+    """What a sublayer gives is multiplied by a number for each feature, kept with the axes of the stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.attn, self.mlp = nn.Parameter(torch.ones(1, 1, D)), Attention(), FeedForward()
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = x + self.scale * self.attn(x, seen)
+        return x + self.mlp(x) * self.scale
+
+
+def test_a_factor_for_each_feature_with_the_axes_of_the_stream_is_part_of_what_is_added() -> None:
+    model = load(planted(lambda _: Scaled()))
+    assert model.contract is not None
+    assert model.contract.holds, model.contract
+    block, made = model.hf.blocks[1], list[Tensor]()
+    block.attn.register_forward_hook(lambda _m, _a, output: made.append(output * block.scale))
+    block.mlp.register_forward_hook(lambda _m, _a, output: made.append(output * block.scale))
+    with torch.no_grad():
+        model.hf(IDS)
+    acts = capture(model, IDS, [attn_out[1], mlp_out[1]])
+    for site, wanted in zip((attn_out[1], mlp_out[1]), made[:2], strict=True):
+        torch.testing.assert_close(acts[site], wanted)
