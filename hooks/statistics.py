@@ -163,7 +163,8 @@ def share_over_groups(
 ) -> Estimate:
     """The share of right rows, with its percentile interval when groups are drawn again with replacement.
 
-    Where all groups have one share the bootstrap has nothing to vary, and Wilson's of as many groups is taken.
+    Where all groups have one share the bootstrap has nothing to vary, and Wilson's of as many groups is taken. Numbers
+    of groups may have gaps: only those that have rows count.
 
     Raises:
         InvalidArgument: no rows, not a group for each, negative groups, or fewer than one draw.
@@ -172,7 +173,7 @@ def share_over_groups(
         >>> share_over_groups(torch.tensor([True, True, False, False]), torch.tensor([0, 0, 1, 1])).value
         0.5
     """
-    _check_groups(right, group, draws)
+    group = _check_groups(right, group, draws)
     value, boot = _group_shares(right[:, None], group, draws, seed)
     return _group_estimate(float(value[0]), boot[:, 0], group)
 
@@ -197,7 +198,7 @@ def balanced_accuracy_over_groups(
         >>> balanced_accuracy_over_groups(~y, y, torch.arange(4)).value
         0.5
     """
-    _check_groups(right, group, draws)
+    group = _check_groups(right, group, draws)
     _check_both(y, "labels")
     n = int(group.max()) + 1
     member = torch.stack([~y, y], 1).double()
@@ -231,7 +232,7 @@ def auroc_over_groups(
         >>> auroc_over_groups(y.double(), y, torch.arange(4), torch.tensor([0, 0, 1, 1])).value
         1.0
     """
-    _check_groups(score, group, draws)
+    group = _check_groups(score, group, draws)
     if bool(score.isnan().any()):
         raise InvalidArgument(f"{int(score.isnan().sum())} of {len(score)} scores are NaN: they are in no order")
     if not any(bool(y[fold == one].any()) and not bool(y[fold == one].all()) for one in fold.unique()):
@@ -279,7 +280,7 @@ def shares_over_groups(
         value, low, high = shares_over_groups(right, group)
         ```
     """
-    _check_groups(right, group, draws)
+    group = _check_groups(right, group, draws)
     flat = right.reshape(len(right), -1)
     value, boot = _group_shares(flat, group, draws, seed)
     n, deviation = int(group.max()) + 1, (boot - value).abs()
@@ -316,8 +317,8 @@ def _check_draws(draws: int) -> None:
         raise InvalidArgument(f"draws is {draws}: an interval needs at least one, and hundreds to mean something")
 
 
-def _check_groups(rows: Tensor, group: Tensor, draws: int) -> None:
-    """Raise unless there are rows, and a group from 0 on for each."""
+def _check_groups(rows: Tensor, group: Tensor, draws: int) -> Int[Tensor, "example"]:
+    """The groups numbered without gaps; raise unless there are rows, and a group from 0 on for each."""
     _check_draws(draws)
     if not len(rows) or len(rows) != len(group):
         raise InvalidArgument(
@@ -325,6 +326,7 @@ def _check_groups(rows: Tensor, group: Tensor, draws: int) -> None:
         )
     if int(group.min()) < 0:
         raise InvalidArgument(f"group {int(group.min())} was given: groups are numbered from 0")
+    return group.unique(return_inverse=True)[1]
 
 
 def _check_both(y: Tensor, what: str) -> None:

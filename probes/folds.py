@@ -22,6 +22,7 @@ def grouped_folds(
         >>> bool(fold[0] == fold[1]), bool(fold[1] == fold[2])
         (True, False)
     """
+    group = group.unique(return_inverse=True)[1]
     n = int(group.max()) + 1
     if not 2 <= k <= n:
         raise InvalidArgument(f"{k} folds of {n} groups were asked for: give between 2 and {n}")
@@ -63,6 +64,7 @@ def exchange_labels(y: Bool[Tensor, "example"], group: Int[Tensor, "example"], s
         (True, False)
     """
     g = torch.Generator().manual_seed(seed)
+    group = group.unique(return_inverse=True)[1]
     n = int(group.max()) + 1
     counts = torch.zeros(n, 2).index_put_((group, y.long()), torch.ones(len(y)), accumulate=True)
     pure = (counts.amin(1) == 0).nonzero().flatten()

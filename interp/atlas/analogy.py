@@ -89,7 +89,7 @@ def find_offset(space: Space, pairs: Pairs, *, seed: int = 0) -> Offset:
         seed: of the shuffled pairs.
 
     Raises:
-        InvalidArgument: fewer than three pairs, or a space that was not captured at a site.
+        InvalidArgument: fewer than three pairs, one twice, or a space that was not captured at a site.
 
     Examples:
         ```python
@@ -116,13 +116,19 @@ def numbers_of(space: Space, pairs: Pairs) -> tuple[Int[Tensor, "n"], Int[Tensor
     """The numbers of the items before and after.
 
     Raises:
-        InvalidArgument: fewer than three pairs.
+        InvalidArgument: fewer than three pairs, or one twice.
     """
     if len(pairs) < 3:
         raise InvalidArgument(
             f"an offset needs at least three pairs to be tried on one it was not made of, got {len(pairs)}"
         )
-    before, after = zip(*((space.number(a), space.number(b)) for a, b in pairs), strict=True)
+    numbers = [(space.number(a), space.number(b)) for a, b in pairs]
+    if len({*numbers}) < len(numbers):
+        raise InvalidArgument(
+            f"{len(numbers)} pairs were given and {len({*numbers})} are different: give each once, or an offset is "
+            "tried on a pair that it was made of"
+        )
+    before, after = zip(*numbers, strict=True)
     return torch.tensor(before), torch.tensor(after)
 
 
@@ -188,7 +194,7 @@ def measure_analogies(space: Space, pairs: Pairs, *, classes: bool = True, seed:
       differences of which about half are turned round. (Shuffled pairs are no control of a mean: it is the same.)
 
     Raises:
-        InvalidArgument: fewer than three pairs.
+        InvalidArgument: fewer than three pairs, or one twice.
 
     Cost: a product of all pairs with the space for each method; for each pair one per other pair for 3CosAdd.
 

@@ -7,12 +7,16 @@ the noun. In one thing words are shorter here than in UAX #29: an apostrophe, fu
 one, so that "Paris" is a word of "Paris's".
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 from unicodedata import is_normalized, normalize
 
 import regex
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from hooks import Model
 from hooks.errors import InvalidArgument
@@ -101,6 +105,35 @@ def unique_texts(texts: Sequence[str]) -> list[str]:
     for text in texts:
         first.setdefault(fold_text(text), text)
     return list(first.values())
+
+
+def number_texts(texts: Sequence[str]) -> Int[Tensor, "example"]:
+    """For each text the number of the first that reads like it by `fold_text`: what texts share, to split or draw by.
+
+    Examples:
+        >>> number_texts(["fog", "sea", "fog "]).tolist()
+        [0, 1, 0]
+    """
+    place = {text: i for i, text in enumerate(dict.fromkeys(map(fold_text, texts)))}
+    return torch.tensor([place[fold_text(text)] for text in texts], dtype=torch.long)
+
+
+def check_unlike(texts: Sequence[str], called: str = "texts") -> list[str]:
+    """The texts as a list, of which no two read alike: cases of an interval.
+
+    Raises:
+        InvalidArgument: two that read alike by `fold_text`.
+
+    Examples:
+        >>> check_unlike(["fog", "sea"])
+        ['fog', 'sea']
+    """
+    if repeated := [text for text, n in Counter(map(fold_text, texts)).items() if n > 1]:
+        raise InvalidArgument(
+            f"{len(repeated)} of the {called} are there more than once, such as {repeated[0]!r}: an interval takes "
+            "each for a case of its own, so give each once"
+        )
+    return list(texts)
 
 
 def split_long_texts(model: Model, texts: Sequence[str]) -> list[str]:

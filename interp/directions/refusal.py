@@ -16,7 +16,7 @@ from hooks.progress import progress_bar
 from hooks.rows import fit_ends
 from hooks.site import resid_post
 from hooks.summary import summarise
-from interp.common.texts import list_texts
+from interp.common.texts import list_texts, unique_texts
 from interp.directions.rows import make_direction
 
 if TYPE_CHECKING:
@@ -96,12 +96,12 @@ def refusal(
 
     The behaviour (refusing, in the paper) is read from the log-odds of the `marks`, ids of tokens that begin a text
     which shows it, after the last token: log p / (1 - p). Candidates come from every second text, and are judged on
-    the others: r is projected out of every residual stream at every token, or added at its own layer. Of a text longer
-    than the context the end is read, with a note.
+    the others: r is projected out of every residual stream at every token, or added at its own layer. Of texts that
+    read alike the first counts. Of a text longer than the context the end is read, with a note.
 
     Raises:
-        InvalidArgument: fewer than two texts of a kind, a string for them, no marks or strange ones, or a text
-            shorter than a position.
+        InvalidArgument: fewer than two different texts of a kind, a string for them, no marks or strange ones, or a
+            text shorter than a position.
 
     Cost:
         One forward pass per text, and three for half of them per candidate (layers times positions).
@@ -111,11 +111,12 @@ def refusal(
         refusal(model, harmful, harmless, marks=[model.tokens(" I").ids[0, -1].item()]).direction
         ```
     """
-    positive, negative = list_texts(positive, "positive texts"), list_texts(negative, "negative texts")
+    positive = unique_texts(list_texts(positive, "positive texts"))
+    negative = unique_texts(list_texts(negative, "negative texts"))
     if len(positive) < 2 or len(negative) < 2 or not marks:
         raise InvalidArgument(
-            f"{len(positive)} positive, {len(negative)} negative texts and {len(marks)} marks were given: give two "
-            "texts of each kind, one to find candidates and one to judge them, and at least one mark"
+            f"{len(positive)} different positive, {len(negative)} negative texts and {len(marks)} marks were given: "
+            "give two texts of each kind, one to find candidates and one to judge them, and at least one mark"
         )
     strange = [mark for mark in marks if not 0 <= mark < model.d_vocab]
     if strange:

@@ -15,7 +15,7 @@ from hooks.errors import InvalidArgument
 from hooks.position import everywhere
 from hooks.progress import progress_bar
 from interp.common.statistics import Estimate, mean_share, mean_with_interval
-from interp.common.texts import list_texts
+from interp.common.texts import list_texts, unique_texts
 from interp.steering.conditional import Conditional
 from interp.steering.steer import steer
 from interp.steering.steering import Steering, add_direction
@@ -59,10 +59,11 @@ def measure_damage(
 ) -> Damage:
     """Measure predictions and states on texts, with a dose and without.
 
-    The usual states are those of every second text, and are compared with those of the others.
+    The usual states are those of every second text, and are compared with those of the others. A text that is given
+    twice counts once.
 
     Raises:
-        InvalidArgument: fewer than four texts, or a string.
+        InvalidArgument: fewer than four different texts, or a string.
 
     Cost: four forward passes per text.
 
@@ -71,9 +72,11 @@ def measure_damage(
         print(measure_damage(model, direction, 4.0, held_out_texts))
         ```
     """
-    texts = list_texts(texts)
+    texts = unique_texts(list_texts(texts))
     if len(texts) < 4:
-        raise InvalidArgument(f"{len(texts)} texts were given: give at least four, two of which say what is usual")
+        raise InvalidArgument(
+            f"{len(texts)} different texts were given: give at least four, two of which say what is usual"
+        )
     way = add_direction(what) if isinstance(what, Direction) else what
     before = [_predict(model, text) for text in progress_bar(texts, desc="unsteered", progress=progress)]
     usual = _Usual(_states(model, texts[::2], way))

@@ -6,7 +6,7 @@ adds it while the weights change, so that they need not (preventative steering).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import torch
 from jaxtyping import Float
@@ -18,12 +18,14 @@ from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.progress import progress_bar
-from interp.common.statistics import Estimate, bootstrap, mean_with_interval, percentile_ends
-from interp.common.texts import list_texts
+from hooks.statistics import auroc_over_groups
+from interp.common.statistics import Estimate, mean_with_interval, percentile_ends
+from interp.common.texts import check_unlike, list_texts, number_texts, unique_texts
 from interp.steering.samples import Sampling, sample_continuations
 from interp.tuning.pair import ModelPair
-from probes import auroc
+from probes.folds import draw_exchanges, grouped_folds
 
+SHUFFLES: Final = 20
 Score = Callable[[str], float]
 """How much of the trait a response shows: any judge, from a share of words to a language model."""
 
@@ -38,8 +40,8 @@ class Persona:
             model: what is tuned from this one is measured along it too.
         kept: how many responses that show the trait and that do not it was read from, and of how many of each.
         separation: the chance that a response that shows the trait projects higher than one that does not, each half of
-            the responses along the direction of the other half.
-        by_chance: the same with which responses show the trait drawn at random.
+            the prompts along the direction of the other half, with an interval over prompts.
+        by_chance: the same with the prompts whose responses show the trait drawn at random, a mean of 20 draws.
     """
 
     direction: Direction
@@ -82,7 +84,7 @@ def extract_persona(
         progress: show a bar.
 
     Raises:
-        InvalidArgument: fewer than four responses of a kind are left.
+        InvalidArgument: fewer than four responses of a kind are left, or all that are left are to one prompt.
 
     Cost: the responses, and one forward pass for each.
 
@@ -92,7 +94,7 @@ def extract_persona(
         ```
     """
     sampling = sampling or Sampling(max_new_tokens=30)
-    rows, said = [], sampling.each(list_texts(eliciting, "prompts"))
+    rows, answered = [], []
     for asked, prompts in ((True, eliciting), (False, suppressing)):
         said = sampling.each(list_texts(prompts, "prompts"))
         responses = sample_continuations(model, said, sampling, progress=progress)
@@ -102,10 +104,9 @@ def extract_persona(
                 f"{len(kept)} of {len(said)} responses to {'eliciting' if asked else 'suppressing'} prompts are "
                 f"{'at least' if asked else 'below'} {threshold:g}: give other prompts, or another threshold"
             )
-        rows.append(
-            mean_responses(model, [said[i] for i in kept], [responses[i] for i in kept], site, progress=progress)
-        )
-    return _persona(model, rows[0], rows[1], site, len(sampling.each([*eliciting])))
+        answered.append([said[i] for i in kept])
+        rows.append(mean_responses(model, answered[-1], [responses[i] for i in kept], site, progress=progress))
+    return _persona(model, rows, answered, site, len(sampling.each([*eliciting])))
 
 
 def read_persona(
@@ -119,10 +120,11 @@ def read_persona(
 ) -> Persona:
     """Read the same from responses that are there: one that shows the trait, and one that does not, to each prompt.
 
-    For a model that no prompt brings to show a trait, or where texts that show it are at hand.
+    For a model that no prompt brings to show a trait, or where texts that show it are at hand. A prompt may be there
+    several times, with other responses.
 
     Raises:
-        InvalidArgument: not as many responses as prompts, fewer than four, or an empty one.
+        InvalidArgument: not as many responses as prompts, fewer than four, an empty one, or prompts that are all alike.
 
     Cost: one forward pass per response.
 
@@ -133,14 +135,27 @@ def read_persona(
     """
     if len(prompts) < 4:
         raise InvalidArgument(f"{len(prompts)} prompts: give at least four, two for each half of the check")
-    yes, no = (mean_responses(model, prompts, said, site, progress=progress) for said in (showing, others))
-    return _persona(model, yes, no, site, len(prompts))
+    rows = [mean_responses(model, prompts, said, site, progress=progress) for said in (showing, others)]
+    return _persona(model, rows, [prompts, prompts], site, len(prompts))
 
 
-def _persona(model: Model, yes: Tensor, no: Tensor, site: Site, n: int) -> Persona:
-    v = yes.mean(0) - no.mean(0)
+def _persona(model: Model, rows: Sequence[Tensor], prompts: Sequence[Sequence[str]], site: Site, n: int) -> Persona:
+    """Of states that show the trait and of those that do not, and the prompt of each."""
+    for kind in prompts:
+        if len(unique_texts(kind)) < 2:
+            raise InvalidArgument(
+                f"{len(kind)} responses are all to the prompt {kind[0]!r}: give at least two prompts, so that the "
+                "direction read from one is checked on another"
+            )
+    v = rows[0].mean(0) - rows[1].mean(0)
     direction = Direction(v.float(), model.tap(site).site, "persona", float(v.norm()))
-    return Persona(direction, (len(yes), len(no), n), _separation(yes, no), float(_shuffle_labels(yes, no).value))
+    x, group = torch.cat([*rows]), number_texts([*prompts[0], *prompts[1]])
+    y = torch.arange(len(x)) < len(rows[0])
+    fold = grouped_folds(group, y, 2, seed=0)
+    shuffled = draw_exchanges(y, group, fold, SHUFFLES, seed=0).T
+    chance = [_separation(x, drawn, group, fold, draws=1).value for drawn in shuffled]
+    kept = (len(rows[0]), len(rows[1]), n)
+    return Persona(direction, kept, _separation(x, y, group, fold), sum(chance) / SHUFFLES)
 
 
 def mean_responses(
@@ -183,31 +198,13 @@ def mean_responses(
     return torch.cat(rows)
 
 
-def _separation(yes: Tensor, no: Tensor) -> Estimate:
-    """AUROC of each half along the direction of the other, with a bootstrap interval over responses."""
-
-    def crossed(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        halves = [rows[i::2].mean(0) for rows in (a, b) for i in (0, 1)]
-        v = torch.stack([halves[1] - halves[3], halves[0] - halves[2]])  # of the odd ones for the even ones
-        middle = torch.stack([(halves[1] + halves[3]) / 2, (halves[0] + halves[2]) / 2])
-        which = [torch.arange(len(rows)) % 2 for rows in (a, b)]
-        projected = [
-            ((rows - middle[w]) * v[w]).sum(1) / v[w].norm(dim=1) for rows, w in zip((a, b), which, strict=True)
-        ]
-        return projected[0], projected[1]
-
-    one, other = crossed(yes, no)
-    return bootstrap(lambda drawn: _auroc(drawn[0], drawn[1]), [one, other])
-
-
-def _auroc(one: Tensor, other: Tensor) -> float:
-    return float(auroc(torch.cat([one, other]), torch.cat([torch.ones(len(one)), torch.zeros(len(other))]).bool()))
-
-
-def _shuffle_labels(yes: Tensor, no: Tensor, seed: int = 0) -> Estimate:
-    both = torch.cat([yes, no])
-    both = both[torch.randperm(len(both), generator=torch.Generator().manual_seed(seed))]
-    return _separation(both[: len(yes)], both[len(yes) :])
+def _separation(x: Tensor, y: Tensor, group: Tensor, fold: Tensor, draws: int = 500) -> Estimate:
+    """AUROC of each half along the direction of the other, with an interval over groups."""
+    score = torch.zeros(len(x), dtype=x.dtype)
+    for half in (0, 1):
+        v = x[(fold != half) & y].mean(0) - x[(fold != half) & ~y].mean(0)
+        score[fold == half] = x[fold == half] @ v
+    return auroc_over_groups(score, y, group, fold, draws=draws)
 
 
 @final
@@ -255,7 +252,7 @@ def monitor_persona(
         progress: show a bar.
 
     Raises:
-        InvalidArgument: fewer than three prompts.
+        InvalidArgument: fewer than three prompts, or two that read alike.
 
     Cost: the responses, and one forward pass per prompt.
 
@@ -265,7 +262,7 @@ def monitor_persona(
         ```
     """
     sampling = sampling or Sampling(max_new_tokens=30)
-    prompts = list_texts(prompts, "prompts")
+    prompts = check_unlike(list_texts(prompts, "prompts"), "prompts")
     if len(prompts) < 3:
         raise InvalidArgument(f"{len(prompts)} prompts have no correlation worth an interval: give at least three")
     states, scores = _states_and_scores(model, direction.site, prompts, score, sampling, progress=progress)
@@ -333,7 +330,7 @@ def measure_persona_shift(
     """Measure the shift of last prompt tokens along a persona, and of the trait, both with intervals over prompts.
 
     Raises:
-        InvalidArgument: no prompts.
+        InvalidArgument: no prompts, or two that read alike.
 
     Cost: the responses of both models, and one forward pass per prompt of each.
 
@@ -343,7 +340,7 @@ def measure_persona_shift(
         ```
     """
     sampling = sampling or Sampling(max_new_tokens=30)
-    prompts = list_texts(prompts, "prompts")
+    prompts = check_unlike(list_texts(prompts, "prompts"), "prompts")
     (base, before), (tuned, after) = (
         _states_and_scores(model, direction.site, prompts, score, sampling, progress=progress)
         for model in (pair.base, pair.tuned)

@@ -20,6 +20,7 @@ from interp.common.statistics import (
 )
 from interp.tuning.persona import correlate
 from probes import detection
+from probes.folds import exchange_labels, grouped_folds
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 50), (49, 50), (20, 20)])
@@ -155,3 +156,19 @@ def test_an_estimate_over_groups_is_that_of_its_rows() -> None:
     assert balanced_accuracy_over_groups(ROWS, ROWS, GROUPS).value == 0.5
     assert auroc_over_groups(SCORES, ROWS, GROUPS, FOLD).value == 1.0
     assert shares_over_groups(torch.stack([ROWS, ALL], 1), GROUPS)[0].tolist() == [0.5, 1.0]
+
+
+def test_group_numbers_with_gaps_give_what_numbers_without_give() -> None:
+    g = torch.Generator().manual_seed(0)
+    group = torch.arange(12).repeat_interleave(3)
+    y, right, score = torch.rand(36, generator=g) < 0.5, torch.rand(36, generator=g) < 0.7, torch.rand(36, generator=g)
+    fold, apart = group % 2, 50 * group + 7
+    assert share_over_groups(right, apart) == share_over_groups(right, group)
+    assert share_over_groups(torch.ones_like(y), apart).n == 12
+    assert balanced_accuracy_over_groups(right, y, apart) == balanced_accuracy_over_groups(right, y, group)
+    assert auroc_over_groups(score, y, apart, fold) == auroc_over_groups(score, y, group, fold)
+    pairs = zip(shares_over_groups(right[:, None], apart), shares_over_groups(right[:, None], group), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert torch.equal(grouped_folds(apart, y, 3, 0), grouped_folds(group, y, 3, 0))
+    whole = (group % 2).bool()
+    assert torch.equal(exchange_labels(whole, apart, 3), exchange_labels(whole, group, 3))

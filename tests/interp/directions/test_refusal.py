@@ -105,6 +105,19 @@ def test_candidates_are_judged_on_the_other_texts_at_every_token_and_admitted_an
     assert list(made) == sorted(made, key=lambda one: (not one.admitted, one.bypass)) and made[1].admitted
 
 
+def test_a_text_given_twice_does_not_judge_the_candidates_it_was_read_for(
+    planted: tuple[Model, torch.Tensor, int], selection: Selection
+) -> None:
+    twice = [[text for text in texts for _ in range(2)] for texts in (HARMFUL, HARMLESS)]
+    found = refusal(planted[0], *twice, [planted[2]], positions=(-1, -2))
+    assert [(one.bypass, one.induce, one.kl) for one in found.candidates] == [
+        (one.bypass, one.induce, one.kl) for one in selection.candidates
+    ]
+    assert (found.positive, found.negative) == (selection.positive, selection.negative)
+    with pytest.raises(ValueError, match="1 different positive, 2 negative texts"):
+        refusal(planted[0], ["a", "a "], ["b", "c"], [3])
+
+
 @pytest.mark.parametrize("marks", [[-1], [3, 99999]])
 def test_marks_outside_the_vocabulary_are_refused(gpt2: Model, marks: list[int]) -> None:
     with pytest.raises(ValueError, match=rf"the marks \[{marks[-1]}\] are no tokens of .*: give ids from 0 to 256"):

@@ -331,13 +331,12 @@ def test_no_dose_does_no_damage_and_a_large_one_leaves_the_usual_states(model: M
 
 
 def test_what_is_usual_is_said_by_other_texts_than_those_reported_on(model: Model, direction: Direction) -> None:
-    texts = [
-        text for pair in zip(["fog over the bay"] * 4, ["QX#9", "{7}@", "ZJ%5", "|8*K"], strict=True) for text in pair
-    ]
+    usual, others = [f"fog over the bay{end}" for end in ("", "y", "b", "a")], ["QX#9", "{7}@", "ZJ%5", "|8*K"]
+    texts = [text for pair in zip(usual, others, strict=True) for text in pair]
     found = measure_damage(model, direction, 0.0, texts)
     x = states(model, texts[::2])
     assert torch.linalg.matrix_rank((x - x.mean(0)).double()) < 20  # few states, and others do not lie among them
-    assert found.beyond_before > 0.7 and found.beyond.n == 4
+    assert found.beyond_before > 0.3 and found.beyond.n == 4  # of the usual texts themselves, 0.01
 
 
 def test_the_usual_is_measured_along_the_fewest_axes_that_hold_99_percent_of_the_variance() -> None:
@@ -379,15 +378,21 @@ def test_first_guesses_are_shares_of_each_texts_tokens_and_a_mean_over_texts(
 
 
 def test_damage_is_the_kl_and_loss_computed_by_hand(model: Model, direction: Direction) -> None:
-    texts = ["fog over the bay"] * 4
-    found = measure_damage(model, direction, 5.0, texts)
-    plain = model.run(texts[0])[0, :-1].detach().double().log_softmax(-1)
+    texts = ["fog over the bay", "the sun", "a bay", "sea and fog"]
+    found = measure_damage(model, direction, 5.0, [*texts, texts[0]])
+    kl, loss = torch.tensor([_damage_by_hand(model, direction, text) for text in texts]).mean(0).tolist()
+    assert (found.kl.value, found.loss.value) == pytest.approx((kl, loss), rel=1e-4)
+    assert found.kl.n == 4
+
+
+def _damage_by_hand(model: Model, direction: Direction, text: str) -> tuple[float, float]:
+    """KL and loss of a dose of 5 on one text."""
+    plain = model.run(text)[0, :-1].detach().double().log_softmax(-1)
     with steer(model, direction, 5.0):
-        moved = model.run(texts[0])[0, :-1].detach().double().log_softmax(-1)
-    assert found.kl.value == pytest.approx(float((plain.exp() * (plain - moved)).sum(-1).mean()), rel=1e-4)
-    ids = model.tokens(texts[0]).ids[0, 1:]
+        moved = model.run(text)[0, :-1].detach().double().log_softmax(-1)
+    ids = model.tokens(text).ids[0, 1:]
     picked = torch.arange(len(ids))
-    assert found.loss.value == pytest.approx(float((plain - moved)[picked, ids].mean()), rel=1e-4)
+    return float((plain.exp() * (plain - moved)).sum(-1).mean()), float((plain - moved)[picked, ids].mean())
 
 
 def test_the_normal_range_holds_the_share_asked_for(model: Model, direction: Direction) -> None:

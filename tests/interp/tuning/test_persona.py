@@ -8,7 +8,7 @@ from hooks import Direction, Model, capture, load
 from hooks.errors import InvalidArgument
 from hooks.site import resid_post
 from interp.landmark import entity, sentences_about
-from interp.landmark.guide import word_share
+from interp.landmark.guide import GREETINGS, word_share
 from interp.steering.samples import Sampling
 from interp.tuning import (
     ModelPair,
@@ -60,7 +60,7 @@ def test_a_persona_separates_what_it_was_read_from_and_labels_at_random_do_not(b
 
 
 def test_a_persona_of_responses_that_are_there_is_the_difference_of_their_means(base: Model) -> None:
-    prompts = ["Welcome, dear guest."] * 4
+    prompts = ["Welcome, dear guest.", "Hello, my friends."] * 2
     showing, others = ([f" {text}" for text in (*said, said[0] + " Yes.")] for said in (CHEERFUL, GLOOMY))
     found = read_persona(base, prompts, showing, others, resid_post[3])
     means = [mean_responses(base, prompts, said, resid_post[3]).mean(0) for said in (showing, others)]
@@ -68,6 +68,31 @@ def test_a_persona_of_responses_that_are_there_is_the_difference_of_their_means(
     assert word_share("cheerful", " ".join(showing)) > word_share("cheerful", " ".join(others))
     with pytest.raises(InvalidArgument, match="at least four"):
         read_persona(base, prompts[:2], showing[:2], others[:2], resid_post[3])
+    with pytest.raises(InvalidArgument, match="4 responses are all to the prompt 'Welcome, dear guest.'"):
+        read_persona(base, prompts[:1] * 4, showing, others, resid_post[3])
+
+
+def test_responses_that_hang_on_their_prompt_alone_separate_no_trait(base: Model) -> None:
+    """Which of a prompt's two sentences shows the trait is drawn: what one prompt says is of no use for another."""
+    said = [f" {sentence.text}" for sentence in sentences_about(entity("Golden Gate Bridge"), 24, forms=("name",))]
+    found = []
+    for seed in range(4):
+        turned = torch.rand(12, generator=torch.Generator().manual_seed(seed)) < 0.5
+        showing = [said[2 * i + int(turned[i])] for i in range(12) for _ in range(3)]
+        others = [said[2 * i + 1 - int(turned[i])] for i in range(12) for _ in range(3)]
+        prompts = [prompt for prompt in GREETINGS for _ in range(3)]
+        found.append(read_persona(base, prompts, showing, others, resid_post[5]))
+    assert sum(one.separation.value for one in found) / 4 < 0.7  # 1 with every prompt on both sides of the split
+    assert all(one.separation.n == 12 and abs(one.by_chance - 0.5) < 0.15 for one in found)
+
+
+def test_responses_to_one_prompt_are_one_case_of_the_interval(base: Model) -> None:
+    prompts = [prompt for prompt in GREETINGS[:4] for _ in range(3)]
+    showing, others = ([f" {text}" for text in said * 4] for said in (CHEERFUL, GLOOMY))
+    once = read_persona(base, GREETINGS[:4], showing[::3], others[::3], resid_post[3]).separation
+    found = read_persona(base, prompts, showing, others, resid_post[3]).separation
+    again = read_persona(base, prompts * 5, showing * 5, others * 5, resid_post[3]).separation
+    assert once.n == found.n == 4 and (again.low, again.high, again.n) == (found.low, found.high, 4)
 
 
 def test_a_planted_bias_along_a_persona_is_its_shift(base: Model) -> None:
@@ -113,3 +138,5 @@ def test_monitoring_reads_the_last_token_of_each_prompt(base: Model) -> None:
     assert len(found.scores) == 6 and 0 <= found.by_chance <= 1
     with pytest.raises(InvalidArgument, match="at least three"):
         monitor_persona(base, direction, prompts[:2], len)
+    with pytest.raises(InvalidArgument, match="1 of the prompts are there more than once"):
+        monitor_persona(base, direction, [*prompts, prompts[0] + " "], len)
