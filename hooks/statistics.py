@@ -178,6 +178,27 @@ def share_over_groups(
     return _group_estimate(float(value[0]), boot[:, 0], group)
 
 
+def mean_over_groups(
+    values: Float[Tensor, "example"], group: Int[Tensor, "example"], draws: int = 1000, seed: int = 0
+) -> Estimate:
+    """The mean of numbers, with its percentile interval when groups are drawn again with replacement.
+
+    The ends are NaN where there is one group.
+
+    Raises:
+        InvalidArgument: as `share_over_groups`.
+
+    Examples:
+        >>> mean_over_groups(torch.tensor([1.0, 3.0, 2.0]), torch.tensor([0, 0, 1])).value
+        2.0
+    """
+    group = _check_groups(values, group, draws)
+    value, boot = _group_shares(values[:, None], group, draws, seed)
+    n = int(group.max()) + 1
+    low, high = percentile_ends(boot[:, 0]).tolist() if n > 1 else (nan, nan)
+    return Estimate(float(value[0]), low, high, n)
+
+
 def balanced_accuracy_over_groups(
     right: Bool[Tensor, "example"],
     y: Bool[Tensor, "example"],

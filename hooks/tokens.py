@@ -129,6 +129,14 @@ class Tokens:
         return self.mask & ~self.special
 
     @property
+    def predicted(self) -> Bool[Tensor, "batch pos"]:
+        """True on the tokens of text with a token before them: those with a next-token loss, wherever padding is."""
+        predicted = self.content.clone()
+        predicted[:, 0] = False
+        predicted[:, 1:] &= self.mask[:, :-1]
+        return predicted
+
+    @property
     def given(self) -> Bool[Tensor, "batch pos"]:
         """True on the tokens of the prompt that are text."""
         given = self.content.clone()

@@ -52,13 +52,39 @@ def tokens_after(tokens: Tokens, ends: Sequence[int]) -> Bool[Tensor, "batch pos
     return tokens.content & (stop > end)
 
 
+def token_log_probs(
+    logits: Float[Tensor, "batch pos vocab"], ids: Int[Tensor, "batch pos"], target: Bool[Tensor, "batch pos"]
+) -> Float[Tensor, "batch _"]:
+    """log p(x_t | x_<t) in nats of each token but the first, where the logits are; 0 where it is no target."""
+    log_p = logits[:, :-1].float().log_softmax(-1)
+    each = log_p.gather(-1, ids[:, 1:, None].to(log_p.device))[..., 0]
+    return each.where(target[:, 1:].to(each.device), each.new_zeros(()))
+
+
 def log_probs(
     logits: Float[Tensor, "batch pos vocab"], ids: Int[Tensor, "batch pos"], target: Bool[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch"]:
     """Mean log-probability in nats of the target tokens, each given the true ones before it."""
-    ids, target = ids[:, 1:], target[:, 1:]
-    each = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[..., None]).squeeze(-1)
-    return (each * target).sum(1) / target.sum(1)
+    each = token_log_probs(logits, ids, target)
+    return each.sum(1) / target[:, 1:].sum(1).to(each.device)
+
+
+@torch.no_grad()
+def mean_losses(model: Model, texts: Sequence[str], batch_size: int = 32) -> Float[Tensor, "example"]:
+    """The mean next-token loss of each text in nats, over its tokens with one before them, in float64.
+
+    Raises:
+        InvalidArgument: a text without such a token.
+
+    Cost: one forward pass per batch.
+    """
+    found = []
+    for i in range(0, len(texts), batch_size):
+        tokens = model.tokens([*texts[i : i + batch_size]])
+        for row in (~tokens.predicted.any(1)).nonzero().flatten().tolist():
+            raise InvalidArgument(f"the text {texts[i + row]!r} holds no token to predict: leave it out")
+        found.append(-log_probs(model.run(tokens), tokens.ids, tokens.predicted))
+    return torch.cat(found).double().cpu()
 
 
 @torch.no_grad()
@@ -72,6 +98,22 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_si
         asked = tokenise_completions(model, prompts[i : i + batch_size], answers[i : i + batch_size])
         found.append(log_probs(model.run(asked.tokens), asked.tokens.ids, asked.target))
     return torch.cat(found)
+
+
+def generate_ids(
+    model: Model, prompts: Sequence[str], lengths: Sequence[int], *, temperature: float = 0.0, seed: int = 0
+) -> list[list[int]]:
+    """The tokens that the model continues each prompt by, at most as many as `lengths` says of it.
+
+    Cost: one forward pass over the prompts, and one over a single token for each of the longest.
+    """
+    made: list[list[int]] = [[] for _ in prompts]
+
+    def keep(ids: list[list[int]]) -> None:
+        made[:] = [[*row] for row in ids]
+
+    model.generate([*prompts], max_new_tokens=max(lengths), temperature=temperature, seed=seed, each=keep)
+    return [row[:n] for row, n in zip(made, lengths, strict=True)]
 
 
 @torch.no_grad()

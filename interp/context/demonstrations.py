@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from hooks import Model
@@ -15,8 +15,8 @@ from hooks.errors import InvalidArgument
 from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.common.completion import says, score
-from interp.common.statistics import Estimate, bootstrap, share
-from interp.context.task import CHANGES, Change, PairTask, demonstrate
+from interp.common.statistics import Estimate, mean_over_groups, share_over_groups
+from interp.context.task import CHANGES, Change, PairTask, deal_pairs, demonstrate
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -33,6 +33,8 @@ class DemonstrationEffects:
         cost: by change, how much lower that is than with nothing changed, prompt by prompt.
         log_p: by change, the mean log-probability of the true label, nats per token.
         followed: by change, the share that says the answer the demonstrations lead to, where it is not the true one.
+
+    Intervals are over the pairs asked about: prompts of one pair are one case.
     """
 
     task: str
@@ -87,7 +89,7 @@ def measure_demonstrations(
         model: a causal language model.
         task: its pairs are asked about and shown; no prompt shows the pair that it asks about.
         shots: demonstrations in a prompt.
-        n: prompts.
+        n: prompts; no pair is asked about again before all were.
         words: put in for labels and inputs where other words are; without them these changes are left out.
         changes: which; all by default.
         seed: of the draw.
@@ -110,21 +112,20 @@ def measure_demonstrations(
     log_p: dict[Change, Estimate] = {}
     followed: dict[Change, Estimate] = {}
     every: tuple[Change, ...] = ("none", *wanted)
+    group = torch.tensor(deal_pairs(task, n, seed))
+    asked = [task.pairs[i] for i in group.tolist()]
     for change in progress_bar(dict.fromkeys(every), desc="changes", progress=progress):
-        asked = [Random(f"{seed} {i}").choice(task.pairs) for i in range(n)]
         made = [
             demonstrate(task, pair, shots, change, Random(f"{seed} {i} shown"), words) for i, pair in enumerate(asked)
         ]
         prompts, labels = [prompt for prompt, _ in made], [y for _, y in asked]
         said[change] = torch.tensor(says(model, prompts, labels))
-        log_p[change] = bootstrap(_mean, [score(model, prompts, labels).double()])
+        log_p[change] = mean_over_groups(score(model, prompts, labels).double().cpu(), group)
         if any(led != y for (_, led), y in zip(made, labels, strict=True)):
-            followed[change] = share(torch.tensor(says(model, prompts, [led for _, led in made])))
+            follows = torch.tensor(says(model, prompts, [led for _, led in made]))
+            followed[change] = share_over_groups(follows, group)
     cost: dict[Change, Estimate] = {
-        c: bootstrap(_mean, [said["none"].double() - of.double()]) for c, of in said.items()
+        c: mean_over_groups(said["none"].double() - of.double(), group) for c, of in said.items()
     }
-    return DemonstrationEffects(task.name, shots, {c: share(of) for c, of in said.items()}, cost, log_p, followed)
-
-
-def _mean(rows: list[Float[Tensor, "n"]]) -> float:
-    return float(rows[0].mean())
+    accuracy: dict[Change, Estimate] = {c: share_over_groups(of, group) for c, of in said.items()}
+    return DemonstrationEffects(task.name, shots, accuracy, cost, log_p, followed)

@@ -20,9 +20,9 @@ from hooks.site import attn_out, resid_post, z
 from hooks.summary import summarise
 from interp.circuits.heads import HeadScores
 from interp.common.completion import find_answer_ids
-from interp.common.statistics import Estimate, share
+from interp.common.statistics import Estimate, share, share_over_groups
 from interp.context.answers import Make, says_with
-from interp.context.task import Change, PairTask, demonstrate
+from interp.context.task import Change, PairTask, deal_pairs, demonstrate
 from interp.lenses.parts import output_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Head = tuple[int, int]
 
 
 def _prompts(task: PairTask, n: int, shots: int, change: Change, seed: int) -> tuple[list[str], list[str]]:
-    asked = [Random(f"{seed} {i}").choice(task.pairs) for i in range(n)]
+    asked = [task.pairs[i] for i in deal_pairs(task, n, seed)]
     made = [demonstrate(task, pair, shots, change, Random(f"{seed} {i} shown")) for i, pair in enumerate(asked)]
     return [prompt for prompt, _ in made], [y for _, y in asked]
 
@@ -187,7 +187,8 @@ class Transfer:
 
     Attributes:
         task: its name.
-        by: what was done, and the share of prompts whose whole label is then said.
+        by: what was done, and the share of prompts whose whole label is then said, with an interval over the pairs that
+            they ask about: without demonstrations there is one prompt of each.
     """
 
     task: str
@@ -234,7 +235,7 @@ def measure_transfer(
         task_vector: as `find_task_vector` gives it.
         others: function vectors of other tasks.
         shots: demonstrations in the prompts that have some.
-        n: prompts.
+        n: prompts that have some; without them each pair among theirs is asked about once.
         seed: of the draw.
         progress: show a bar.
 
@@ -248,8 +249,8 @@ def measure_transfer(
         measure_transfer(model, task.halves()[1], v, heads)
         ```
     """
-    bare, labels = _prompts(task, n, 0, "no demonstrations", seed)
-    shown, _ = _prompts(task, n, min(shots, len(task.pairs) - 1), "none", seed)
+    bare, labels = _prompts(task, min(n, len(task.pairs)), 0, "no demonstrations", seed)
+    shown, of_shown = _prompts(task, n, min(shots, len(task.pairs) - 1), "none", seed)
     random = find_function_vector(
         model, task, _random_heads(model, heads, seed), layer=vector.site.layer, shots=min(shots, len(task.pairs) - 1)
     )
@@ -268,7 +269,9 @@ def measure_transfer(
         name: share(says_with(model, bare, labels, changes))
         for name, changes in progress_bar(done.items(), desc="transfer", progress=progress)
     }
-    return Transfer(task.name, {"right demonstrations": share(says_with(model, shown, labels, {})), **by})
+    said = says_with(model, shown, of_shown, {})
+    right = share_over_groups(said, torch.tensor(deal_pairs(task, n, seed)))
+    return Transfer(task.name, {"right demonstrations": right, **by})
 
 
 def _random_heads(model: Model, heads: Sequence[Head], seed: int) -> list[Head]:

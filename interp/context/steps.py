@@ -12,7 +12,7 @@ from hooks import Model
 from hooks.errors import InvalidArgument
 from hooks.progress import progress_bar
 from hooks.summary import summarise
-from interp.common.completion import find_answer_ids, says
+from interp.common.completion import find_answer_ids, generate_ids, says
 from interp.common.statistics import Estimate, bootstrap, share
 
 if TYPE_CHECKING:
@@ -127,18 +127,14 @@ def measure_steps(model: Model, cases: Sequence[StepCase], *, progress: bool = T
     n_tokens = [len(ids) for ids in find_answer_ids(model, ways["direct"], answers)]
     n, said = counts.pop() - 1, []
     for k in progress_bar(range(n + 1), desc="steps written", progress=progress):
-        said.append(_answers(model, [case.partial[k] for case in cases], max(n_tokens)))
+        said.append(generate_ids(model, [case.partial[k] for case in cases], n_tokens))
     same = torch.stack([torch.tensor([a == b for a, b in zip(one, said[-1], strict=True)]) for one in said], 1)
     aoc = bootstrap(lambda rows: _over(rows[0]), [same.double()])
     kept = None
     if "reworded" in ways:
-        other = _answers(model, ways["reworded"], max(n_tokens))
+        other = generate_ids(model, ways["reworded"], n_tokens)
         kept = share(torch.tensor([a == b for a, b in zip(other, said[-1], strict=True)]))
     return StepEffects(right, follows, {k / n: share(same[:, k]) for k in range(n + 1)}, aoc, kept)
-
-
-def _answers(model: Model, prompts: list[str], n_tokens: int) -> list[str]:
-    return [*model.generate(prompts, max_new_tokens=n_tokens)]
 
 
 def _over(same: Float[Tensor, "n _"]) -> float:

@@ -70,6 +70,17 @@ class PairTask:
         )
 
 
+def deal_pairs(task: PairTask, n: int, seed: int) -> list[int]:
+    """The numbers of n pairs to ask about, in an order that is drawn; none comes again before all have come.
+
+    Examples:
+        >>> sorted(deal_pairs(PairTask("letter", (("a", "A"), ("b", "B"))), 4, seed=0))
+        [0, 0, 1, 1]
+    """
+    order = Random(seed).sample(range(len(task.pairs)), len(task.pairs))
+    return [order[i % len(order)] for i in range(n)]
+
+
 def derange(labels: Sequence[str], others: Sequence[str], rng: Random) -> list[str]:
     """The labels in an order that leaves none its old text; drawn from `others` where there is no such order.
 

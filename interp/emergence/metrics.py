@@ -13,7 +13,7 @@ from hooks.errors import InvalidArgument
 from hooks.progress import progress_bar
 from hooks.site import pattern
 from hooks.summary import summarise
-from interp.common.completion import tokenise_completions
+from interp.common.completion import generate_ids, tokenise_completions
 from interp.common.statistics import Estimate, bootstrap, mean_share, mean_with_interval, share
 from interp.worlds.induction import prompts as induction_prompts
 from interp.worlds.segments import segments
@@ -151,19 +151,10 @@ def measure_sampled_match(
     each = [i for i in order for _ in range(draws)]
     hits: list[bool] = []
     for start in progress_bar(range(0, len(each), batch_size), desc="samples", progress=progress):
-        part, made = each[start : start + batch_size], list[list[int]]()
-
-        def keep(ids: list[list[int]], made: list[list[int]] = made) -> None:
-            made[:] = [[*row] for row in ids]
-
-        model.generate(
-            [prompts[i] for i in part],
-            max_new_tokens=max(len(wanted[i]) for i in part),
-            temperature=1.0,
-            seed=seed + start,
-            each=keep,
-        )
-        hits += [row[: len(wanted[i])] == wanted[i] for i, row in zip(part, made, strict=True)]
+        part = each[start : start + batch_size]
+        lengths = [len(wanted[i]) for i in part]
+        made = generate_ids(model, [prompts[i] for i in part], lengths, temperature=1.0, seed=seed + start)
+        hits += [row == wanted[i] for i, row in zip(part, made, strict=True)]
     return share(torch.tensor(hits))
 
 

@@ -18,6 +18,7 @@ from hooks.position import everywhere, special
 from hooks.progress import progress_bar
 from hooks.site import Site, expert_choice, expert_out, expert_weights, mlp_out, router_logits
 from hooks.summary import summarise
+from interp.common.completion import mean_losses
 from interp.common.statistics import Estimate, mean_with_interval
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def measure_ablation(
         seed: of the bootstrap.
 
     Raises:
-        InvalidArgument: another number of labels than of texts.
+        InvalidArgument: another number of labels than of texts, or a text without a token to predict.
 
     Cost: three forward passes over the texts.
 
@@ -254,7 +255,7 @@ def measure_ablation_matrix(
         progress: show a bar.
 
     Raises:
-        InvalidArgument: another number of labels than of texts.
+        InvalidArgument: another number of labels than of texts, or a text without a token to predict.
 
     Cost: a forward pass over the texts for each expert, and one more.
 
@@ -308,15 +309,7 @@ def _by_label(more: Float[Tensor, "example"], labels: Sequence[str], seed: int) 
     return {name: mean_with_interval(of, seed) for name, of in rows.items()}
 
 
-@torch.no_grad()
 def _losses(model: Model, texts: Sequence[str], changes: Mapping[Site, Intervention]) -> Float[Tensor, "example"]:
     """The mean loss of each text."""
-    found = []
-    for i in range(0, len(texts), 32):
-        tokens = model.tokens(list(texts[i : i + 32]))
-        with intervene(model, {**changes}) if changes else nullcontext():
-            logits = model.run(tokens)
-        nll = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), tokens.ids[:, 1:], reduction="none")
-        real = tokens.content[:, 1:]
-        found.append((nll * real).sum(1) / real.sum(1))
-    return torch.cat(found).double().cpu()
+    with intervene(model, {**changes}) if changes else nullcontext():
+        return mean_losses(model, texts)

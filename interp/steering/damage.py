@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Direction, Model, Tokens, stream
+from hooks import Direction, Model, stream
 from hooks.border import Finite, Share
 from hooks.capture import read_rows
 from hooks.errors import InvalidArgument
@@ -142,19 +142,14 @@ def _shares(texts: Sequence[Tensor]) -> Float[Tensor, "n"]:
 
 def _predict(model: Model, text: str) -> Float[Tensor, "n vocab"]:
     rows = [(tokens, model.run(tokens)) for tokens in read_rows(model, [text])]
-    return torch.cat([log[:, :-1][_find_followed(tokens)] for tokens, log in rows]).double().log_softmax(-1).cpu()
+    return torch.cat([log[:, :-1][tokens.predicted[:, 1:]] for tokens, log in rows]).double().log_softmax(-1).cpu()
 
 
 def _targets(model: Model, texts: Sequence[str]) -> list[Tensor]:
     return [
-        torch.cat([tokens.ids[:, 1:][_find_followed(tokens)] for tokens in read_rows(model, [text])]).cpu()
+        torch.cat([tokens.ids[:, 1:][tokens.predicted[:, 1:]] for tokens in read_rows(model, [text])]).cpu()
         for text in texts
     ]
-
-
-def _find_followed(tokens: Tokens) -> Bool[Tensor, "batch _"]:
-    """Which columns but the last hold a token that another follows."""
-    return tokens.mask[:, :-1] & tokens.mask[:, 1:]
 
 
 def _change(before: Tensor, after: Tensor, targets: Tensor) -> tuple[float, float, float]:

@@ -12,9 +12,10 @@ from torch.nn.functional import normalize
 from hooks import Direction, Model, Tokens, capture_gradients
 from hooks.border import Count, Finite, NotNegative, Share
 from hooks.errors import InvalidArgument, NoFluentDose
+from interp.common.completion import token_log_probs
 from interp.sae import SAE
 from interp.steering.effects import Effect, measure_effects
-from interp.steering.fluency import measure_log_p, select_continuation
+from interp.steering.fluency import select_continuation
 from interp.steering.samples import Sampling
 from interp.steering.steer import steer
 
@@ -121,7 +122,7 @@ def estimate_naming_slope(
         new = select_continuation(tokens, [*map(len, prompts)])
 
         def weighted(logits: Tensor, of: Tokens = tokens, new: Tensor = new, above: Tensor = above[part]) -> Tensor:
-            return measure_log_p(logits, of, new, temperature) @ above.to(logits.device)
+            return token_log_probs(logits / temperature, of.ids, new).sum(-1) @ above.to(logits.device)
 
         site = effect.direction.site
         with steer(model, effect.direction, effect.dose):

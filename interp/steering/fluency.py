@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hooks import Model, Tokens
 from hooks.errors import InvalidArgument
+from interp.common.completion import token_log_probs
 from interp.common.texts import cut_to_context
 
 
@@ -17,7 +18,8 @@ def measure_surprisal(
     """Total surprisal of each continuation after its prompt, in nats, and its number of tokens.
 
     S = -sum_t log p(x_t | prompt, x_<t) over the tokens that reach past the prompt's characters, read as the tokenizer
-    splits prompt and continuation together. exp(sum S / sum n) is the perplexity.
+    splits prompt and continuation together. exp(sum S / sum n) is the perplexity. A token that nothing comes before, as
+    the first after an empty prompt where the tokenizer begins no text, has no surprisal and does not count.
 
     Raises:
         InvalidArgument: there are not as many continuations as prompts.
@@ -41,25 +43,13 @@ def measure_surprisal(
         tokens = model.tokens(cut_to_context(model, whole))
         chosen = select_continuation(tokens, [len(a) for a in head])
         with torch.no_grad():
-            nats.append(-measure_log_p(model.run(tokens), tokens, chosen).cpu())
-        lengths.append(chosen[:, 1:].sum(-1))
+            nats.append(-token_log_probs(model.run(tokens), tokens.ids, chosen).sum(-1).cpu())
+        lengths.append(chosen.sum(-1))
     return torch.cat(nats), torch.cat(lengths)
 
 
-def measure_log_p(
-    logits: Float[Tensor, "batch pos vocab"],
-    tokens: Tokens,
-    chosen: Bool[Tensor, "batch pos"],
-    temperature: float | int = 1,
-) -> Float[Tensor, "batch"]:
-    """Of each text Σ log p(x_t | x_<t) over the chosen tokens, in nats, where the logits are."""
-    log_p = (logits[:, :-1].float() / temperature).log_softmax(-1)
-    each = log_p.gather(-1, tokens.ids[:, 1:, None].to(log_p.device))[..., 0]
-    return each.where(chosen[:, 1:].to(each.device), each.new_zeros(())).sum(-1)
-
-
 def select_continuation(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, "batch pos"]:
-    """The tokens that reach past the prompts' characters, of which each text has as many as `lengths` says.
+    """The predicted tokens that reach past the prompts' characters, of which each text has as many as `lengths` says.
 
     Raises:
         InvalidArgument: tokens without character offsets.
@@ -67,7 +57,7 @@ def select_continuation(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, 
     if tokens.offsets is None:
         raise InvalidArgument("the tokens have no character offsets: load the model with a fast tokenizer")
     ends = tokens.offsets[..., 1].cpu() > torch.tensor(lengths)[:, None]
-    return ends & tokens.content.cpu()
+    return ends & tokens.predicted.cpu()
 
 
 def measure_distinctness(text: str, n: int = 2) -> float:

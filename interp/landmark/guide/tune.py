@@ -69,7 +69,7 @@ def tuning_batches(model: Model, texts: Iterator[str]) -> Iterator[Tokens]:
 
 def next_token_loss(model: Model, rows: Tokens) -> Float[Tensor, ""]:
     """The mean loss over the tokens of the documents but the first, in nats."""
-    kept = rows.mask[:, 1:]
+    kept = rows.mask[:, 1:] & rows.mask[:, :-1]
     return F.cross_entropy(model.run(rows)[:, :-1][kept], rows.ids[:, 1:][kept])
 
 

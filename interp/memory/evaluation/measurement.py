@@ -149,7 +149,7 @@ def measure_reading(model: Model, texts: Sequence[str]) -> Reading:
     """
     found, losses = [], []
     for tokens in read_rows(model, [*texts], batch_size=BATCH):
-        target = tokens.content[:, 1:] & tokens.mask[:, :-1]
+        target = tokens.predicted[:, 1:]
         log_probs = model.run(tokens)[:, :-1][target].float().log_softmax(-1)
         losses.append(-log_probs.gather(-1, tokens.ids[:, 1:][target][:, None]).squeeze(-1))
         found.append(log_probs)

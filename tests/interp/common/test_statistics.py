@@ -11,6 +11,7 @@ from hooks.statistics import auroc_over_groups, balanced_accuracy_over_groups, s
 from interp.common.statistics import (
     bootstrap,
     draw_groups,
+    mean_over_groups,
     mean_share,
     mean_with_interval,
     percentile_ends,
@@ -172,3 +173,16 @@ def test_group_numbers_with_gaps_give_what_numbers_without_give() -> None:
     assert torch.equal(grouped_folds(apart, y, 3, 0), grouped_folds(group, y, 3, 0))
     whole = (group % 2).bool()
     assert torch.equal(exchange_labels(whole, apart, 3), exchange_labels(whole, group, 3))
+
+
+def test_the_interval_of_a_mean_over_groups_is_that_of_the_means_of_groups_that_are_drawn_again() -> None:
+    g = torch.Generator().manual_seed(0)
+    mean, group = torch.randn(200, generator=g), torch.arange(200).repeat_interleave(4)
+    found = mean_over_groups(mean.repeat_interleave(4).double(), group)
+    half = 1.96 * float(mean.std()) / 200**0.5
+    assert found.value == pytest.approx(float(mean.mean()), abs=1e-6) and found.n == 200
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.15 * half)
+    alone = mean_over_groups(torch.randn(9, generator=g).double(), torch.full((9,), 5))
+    assert alone.n == 1 and isnan(alone.low) and isnan(alone.high)
+    with pytest.raises(InvalidArgument, match="0 rows and 0 groups"):
+        mean_over_groups(SCORES[:0], GROUPS[:0])

@@ -10,6 +10,7 @@ import torch
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.site import resid_post, resid_pre
+from hooks.statistics import share
 from interp.context import (
     CHANGES,
     Conflict,
@@ -30,7 +31,7 @@ from interp.context import (
     scale_heads,
     swap_bridges,
 )
-from interp.context.task import demonstrate
+from interp.context.task import deal_pairs, demonstrate
 from tests.interp.context.nets import LABELS, TASKS, X, copy_model, hop_model, previous_model, relation_model
 
 FOREIGN = ["p", "q", "of", "is", *LABELS["b"]]
@@ -154,6 +155,40 @@ def test_a_net_that_reads_the_last_step_keeps_its_answer_when_the_others_are_rew
     assert plain.same_reworded is None and "reworded" not in plain.right
     with pytest.raises(InvalidArgument, match="to all or to none"):
         measure_steps(previous_model(constant=False), [kept[0], _cases()[1]])
+
+
+def test_an_answer_is_compared_as_far_as_its_own_case_asks_whatever_the_other_cases_ask() -> None:
+    """The net goes on with what came after the same word before: after the answer, each prompt with something else."""
+    ways = [("x{0} b{0} ; x{0}", "x{0} b{0} p ; x{0}", "x{0} b{0} q ; x{0}")] * 6
+    texts = [[way.format(i) for way in each] for i, each in enumerate(ways)]
+    cases = [StepCase(*(a, (a, b), a, a, f"b{i}", "p", c)) for i, (a, b, c) in enumerate(texts)]
+    long = StepCase("x0 b1 ; x0", ("x0 b1 ; x0",) * 2, "x0", "x1", "b1 ; x0", "p", "x0 b1 ; x0")
+    for given in (cases, [*cases, long]):
+        found = measure_steps(copy_model(), given)
+        assert found.same[0.0].value == 1.0 and found.aoc.value == 0.0
+        assert found.same_reworded is not None and found.same_reworded.value == 1.0
+    lengthy = [replace(case, answer=f"b{i} p") for i, case in enumerate(cases)]
+    assert measure_steps(copy_model(), lengthy).same[0.0].value == 0.0, "two tokens of each are not the same"
+
+
+def test_prompts_of_one_pair_are_one_case_and_bare_prompts_are_asked_once_each() -> None:
+    model, task = relation_model(ignores=True), TASKS["a"]
+    vector = find_function_vector(model, task, [(1, 0)], layer=1, shots=4, n=6)
+    found = measure_transfer(model, task, vector, [(1, 0)], shots=4, n=60).by
+    assert {name: one.n for name, one in found.items()} == dict.fromkeys(found, 6)
+    assert found["no demonstrations"] == share(torch.ones(6, dtype=torch.bool))
+    some = measure_transfer(model, task, vector, [(1, 0)], shots=4, n=4).by
+    assert {one.n for one in some.values()} == {4}
+    changed = measure_demonstrations(model, task, shots=4, n=60, words=FOREIGN)
+    for of in (changed.accuracy, changed.cost, changed.log_p, changed.followed):
+        assert {one.n for one in of.values()} == {6}
+    assert changed.accuracy["no demonstrations"] == share(torch.ones(6, dtype=torch.bool))
+
+
+def test_no_pair_is_asked_about_again_before_all_were() -> None:
+    dealt = deal_pairs(TASKS["a"], 15, seed=3)
+    assert sorted(dealt[:6]) == sorted(dealt[6:12]) == [*range(6)] and dealt[12:] == dealt[:3]
+    assert len({tuple(deal_pairs(TASKS["a"], 6, seed)) for seed in range(5)}) > 1
 
 
 def _hops(kind: str, component: str = "whole"):  # noqa: ANN202
