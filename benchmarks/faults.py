@@ -678,6 +678,128 @@ SEEN: Final = (
     ),
 )
 
+COUNTS: Final = (
+    Fault(
+        "One prompt, text or pair on both sides of what is held out",
+        "interp/tuning/persona.py",
+        "    fold = grouped_folds(group, y, 2, seed=0)\n",
+        "    fold = torch.arange(len(x)) % 2\n",
+        ("test_responses_that_hang_on_their_prompt_alone_separate_no_trait",),
+    ),
+    Fault(
+        "One prompt, text or pair on both sides of what is held out",
+        "interp/directions/refusal.py",
+        '    positive = unique_texts(list_texts(positive, "positive texts"))\n',
+        '    positive = list_texts(positive, "positive texts")\n',
+        ("test_a_text_given_twice_does_not_judge_the_candidates_it_was_read_for",),
+    ),
+    Fault(
+        "One prompt, text or pair on both sides of what is held out",
+        "interp/steering/damage.py",
+        "    texts = unique_texts(list_texts(texts))\n",
+        "    texts = list_texts(texts)\n",
+        ("test_damage_is_the_kl_and_loss_computed_by_hand",),
+    ),
+    Fault(
+        "One prompt, text or pair on both sides of what is held out",
+        "interp/atlas/analogy.py",
+        "    if len({*numbers}) < len(numbers):\n",
+        "    if not numbers:\n",
+        ("test_what_has_no_answer_is_refused",),
+    ),
+    Fault(
+        "What is there many times counted as as many cases",
+        "interp/tuning/persona.py",
+        "    x, group = torch.cat([*rows]), number_texts([*prompts[0], *prompts[1]])\n",
+        "    x = torch.cat([*rows])\n    group = torch.arange(len(x))\n",
+        ("test_responses_to_one_prompt_are_one_case_of_the_interval",),
+    ),
+    Fault(
+        "What is there many times counted as as many cases",
+        "interp/tuning/persona.py",
+        '    prompts = check_unlike(list_texts(prompts, "prompts"), "prompts")\n    if len(prompts) < 3:',
+        '    prompts = list_texts(prompts, "prompts")\n    if len(prompts) < 3:',
+        ("test_monitoring_reads_the_last_token_of_each_prompt",),
+    ),
+    Fault(
+        "What is there many times counted as as many cases",
+        "interp/context/function_vectors.py",
+        '    bare, labels = _prompts(task, min(n, len(task.pairs)), 0, "no demonstrations", seed)\n',
+        '    bare, labels = _prompts(task, n, 0, "no demonstrations", seed)\n',
+        ("test_prompts_of_one_pair_are_one_case_and_bare_prompts_are_asked_once_each",),
+    ),
+    Fault(
+        "What is there many times counted as as many cases",
+        "interp/context/demonstrations.py",
+        "= {c: share_over_groups(of, group) for c, of in said.items()}",
+        "= {c: share_over_groups(of, torch.arange(n)) for c, of in said.items()}",
+        ("test_prompts_of_one_pair_are_one_case_and_bare_prompts_are_asked_once_each",),
+    ),
+    Fault(
+        "Groups without rows counted among the groups",
+        "hooks/statistics.py",
+        "    return group.unique(return_inverse=True)[1]\n",
+        "    return group\n",
+    ),
+    Fault(
+        "Groups without rows counted among the groups",
+        "probes/folds.py",
+        "    g = torch.Generator().manual_seed(seed)\n    group = group.unique(return_inverse=True)[1]\n",
+        "    g = torch.Generator().manual_seed(seed)\n",
+    ),
+    Fault(
+        "A loss that hangs on what a text is batched with",
+        "hooks/tokens.py",
+        "        predicted[:, 1:] &= self.mask[:, :-1]\n",
+        "",
+    ),
+    Fault(
+        "A loss that hangs on what a text is batched with",
+        "interp/landmark/guide/tune.py",
+        "    kept = rows.mask[:, 1:] & rows.mask[:, :-1]\n",
+        "    kept = rows.mask[:, 1:]\n",
+    ),
+    Fault(
+        "An answer compared further than its own case asks",
+        "interp/common/completion.py",
+        "    return [row[:n] for row, n in zip(made, lengths, strict=True)]\n",
+        "    return made\n",
+    ),
+    Fault(
+        "A chance level of items that may not be answers",
+        "interp/atlas/neighbours.py",
+        "    allowed = (table.sum(0) - table)[own, y] / (n - table.sum(1)[own])\n",
+        "    allowed = (table.sum(0)[y] - 1) / (n - 1)\n",
+    ),
+    Fault(
+        "Labels of more texts than there are",
+        "interp/experts/specialisation.py",
+        "    if len(labels) != int(routing.document.max()) + 1 or",
+        "    if len(labels) <= int(routing.document.max()) or",
+    ),
+    Fault(
+        "A first token that every word has",
+        "interp/tuning/naming.py",
+        "if not is_blank(model.tokenizer, i)]",
+        "if i >= 0]",
+        ("test_a_word_is_named_by_its_first_token_with_text_however_the_tokenizer_writes_the_space",),
+    ),
+    Fault(
+        "A first token that every word has",
+        "interp/common/completion.py",
+        "        if is_blank(model.tokenizer, token):\n",
+        "        if token < 0:\n",
+        ("test_a_first_token_that_every_answer_has_says_nothing_of_the_answer",),
+    ),
+    Fault(
+        "A first token that every word has",
+        "interp/circuits/metric.py",
+        "    if is_blank(model.tokenizer, ids[0]):\n",
+        "    if not ids:\n",
+        ("test_answers_may_be_ids_and_the_first_token_of_a_word_is_its_first",),
+    ),
+)
+
 TESTS: Final = (
     Fault(
         "A threshold or latent chosen on the half that is reported",
@@ -767,5 +889,6 @@ FAULTS: Final = (
     *ERRORS,
     *STATE,
     *SEEN,
+    *COUNTS,
     *TESTS,
 )

@@ -85,16 +85,9 @@ def neighbours(quick: bool) -> dict[str, Any]:
         "pictures": len(shown),
         "same landmark": {"by space": {n: asdict(e) for n, e in own.by_space.items()}, "shuffled labels": own.chance},
         "same kind, among other landmarks": {n: asdict(e) for n, e in kinds.by_space.items()},
-        "same kind, shuffled labels": _chance_among_others([scene["kind"] for scene in shown], names),
+        "same kind, shuffled labels": kinds.chance,
         "hubness": asdict(measure_hubness(spaces["trained net"])),
     }
-
-
-def _chance_among_others(kinds: list[str], names: list[str]) -> float:
-    """The share of pictures of other landmarks that are of a picture's own kind."""
-    y, own = (torch.tensor([sorted(set(each)).index(one) for one in each]) for each in (kinds, names))
-    others = own[:, None] != own
-    return float(((y[:, None] == y) & others).sum(1).double().div(others.sum(1)).mean())
 
 
 def _table(found: Analogies) -> dict[str, Any]:

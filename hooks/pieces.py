@@ -22,6 +22,11 @@ def piece(tokenizer: Tokenizer | None, token: int) -> str:
     return _as_bytes(str(tokenizer.convert_ids_to_tokens(token)), said) if BROKEN in said else said
 
 
+def is_blank(tokenizer: Tokenizer | None, token: int) -> bool:
+    """Whether a token spells white space alone: with some tokenizers every word begins with such a one."""
+    return not piece(tokenizer, token).strip(" ▁\t\r\n")
+
+
 def pieces(tokenizer: Tokenizer | None, tokens: Sequence[int]) -> tuple[str, ...]:
     """What each of some tokens in a row spells; joined they are the text.
 

@@ -140,7 +140,8 @@ class Precision:
     Attributes:
         k: neighbours of each item.
         by_space: mean share of them with the item's label, in each space.
-        chance: the same for labels that are shuffled: `Σ_c p_c (n_c − 1)/(n − 1)`.
+        chance: the same where neighbours are drawn at random from all that may be some, those of other groups:
+            `mean_i (n_{y_i} − n_{y_i, g_i}) / (n − n_{g_i})`, of items without groups `Σ_c p_c (n_c − 1)/(n − 1)`.
         per_label: the share by label, in the first space.
     """
 
@@ -168,7 +169,7 @@ class Precision:
         return pandas.DataFrame(rows)
 
     def __str__(self) -> str:
-        lines = [f"share of {self.k} neighbours with the item's label; shuffled labels {self.chance:.3f}"]
+        lines = [f"share of {self.k} neighbours with the item's label; by chance {self.chance:.3f}"]
         lines += [f"{name:<28}{e.value:.3f}  [{e.low:.3f}, {e.high:.3f}]" for name, e in self.by_space.items()]
         return "\n".join(lines)
 
@@ -211,8 +212,9 @@ def measure_precision(
         for items, nearest in _nearest(space, k, own):
             found[items] = (y[nearest] == y[items][:, None]).float().mean(1)
         shares[name] = found
-    counts = torch.bincount(y).double()
-    chance = float((counts / n * (counts - 1) / (n - 1)).sum())
+    table = torch.zeros(len(seen), len(known), dtype=torch.float64).index_put_((own, y), torch.ones(n).double(), True)
+    allowed = (table.sum(0) - table)[own, y] / (n - table.sum(1)[own])
+    chance = float(allowed.mean())
     first = shares[next(iter(shares))]
     per_label = {label: float(first[y == i].mean()) for label, i in known.items()}
     return Precision(k, {name: mean_with_interval(share) for name, share in shares.items()}, chance, per_label)

@@ -12,7 +12,7 @@ from hooks.encoding import pad
 from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.network import AnyModel
-from hooks.pieces import piece
+from hooks.pieces import is_blank, piece
 from hooks.site import logits
 
 Metric: TypeAlias = Callable[[Float[Tensor, "example vocab"]], Float[Tensor, "example"]]
@@ -67,14 +67,20 @@ def first_token(model: Model, word: str) -> int:
     """The id of the first token of a word, to take in place of a word of several tokens.
 
     Raises:
-        InvalidArgument: a word without tokens.
+        InvalidArgument: a word without tokens, or whose first is white space alone, as that of every other word.
 
     Examples:
         ```python
         attribute(model, "The bridge is in", first_token(model, " San Francisco"))
         ```
     """
-    return word_ids(model, word)[0]
+    ids = word_ids(model, word)
+    if is_blank(model.tokenizer, ids[0]):
+        raise InvalidArgument(
+            f"the first of the tokens {[piece(model.tokenizer, i) for i in ids]} of {word!r} is white space alone, "
+            "which says nothing of the word: give the id of the token that does"
+        )
+    return ids[0]
 
 
 @torch.no_grad()

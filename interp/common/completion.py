@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hooks import Model, Tokens
 from hooks.errors import InvalidArgument
+from hooks.pieces import is_blank, piece
 from interp.common.texts import join_words
 
 
@@ -139,6 +140,22 @@ def says(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[b
     """
     said, wanted = predict_forced(model, prompts, answers), find_answer_ids(model, prompts, answers)
     return [one == other for one, other in zip(said, wanted, strict=True)]
+
+
+def find_first_ids(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[int]:
+    """The first token of each answer after its prompt, to read of an answer what one token says.
+
+    Raises:
+        InvalidArgument: one that is white space alone, which says nothing of the answer.
+    """
+    first = [ids[0] for ids in find_answer_ids(model, prompts, answers)]
+    for token, answer in zip(first, answers, strict=True):
+        if is_blank(model.tokenizer, token):
+            raise InvalidArgument(
+                f"the first token of {answer!r} is {piece(model.tokenizer, token)!r}, white space alone, which says "
+                "nothing of the answer: take a model whose tokenizer joins the space before a word to the word"
+            )
+    return first
 
 
 def find_answer_ids(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:

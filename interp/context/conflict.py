@@ -17,7 +17,7 @@ from hooks.progress import progress_bar
 from hooks.site import attn_out, z
 from hooks.summary import summarise
 from interp.circuits.heads import HeadScores
-from interp.common.completion import find_answer_ids
+from interp.common.completion import find_first_ids
 from interp.common.statistics import Estimate, share
 from interp.common.unembedding import output_rows
 from interp.context.answers import Make, says_with
@@ -110,8 +110,8 @@ def attribute_conflict(model: Model, conflict: Conflict) -> HeadScores:
     n = len(conflict.prompts)
     if n < 2:
         raise InvalidArgument("one prompt was given, and the control needs the answers of another: give two or more")
-    ids = [find_answer_ids(model, conflict.prompts, said) for said in (conflict.context, conflict.memory)]
-    pairs = [(one[0], other[0]) for one, other in zip(*ids, strict=True)]
+    ids = [find_first_ids(model, conflict.prompts, said) for said in (conflict.context, conflict.memory)]
+    pairs = [*zip(*ids, strict=True)]
     if alike := [i for i, (one, other) in enumerate(pairs) if one == other]:
         raise InvalidArgument(
             f"{conflict.context[alike[0]]!r} and {conflict.memory[alike[0]]!r} begin with one token: leave them out"

@@ -19,7 +19,7 @@ from hooks.progress import progress_bar
 from hooks.site import attn_out, resid_post, z
 from hooks.summary import summarise
 from interp.circuits.heads import HeadScores
-from interp.common.completion import find_answer_ids
+from interp.common.completion import find_first_ids
 from interp.common.statistics import Estimate, share, share_over_groups
 from interp.context.answers import Make, says_with
 from interp.context.task import Change, PairTask, deal_pairs, demonstrate
@@ -71,6 +71,9 @@ def measure_head_effects(
         seed: of the draw.
         progress: show a bar.
 
+    Raises:
+        InvalidArgument: a label whose first token is white space alone.
+
     Cost: twice as many forward passes over `trials` prompts as there are heads, and over 2 n prompts.
 
     Examples:
@@ -81,7 +84,7 @@ def measure_head_effects(
     right = _mean_z(model, _prompts(task, n, shots, "none", seed)[0])
     wrong = _mean_z(model, _prompts(task, n, shots, "no label right", seed)[0])
     prompts, labels = _prompts(task, trials, shots, "no label right", seed + 1)
-    ids = torch.tensor([one[0] for one in find_answer_ids(model, prompts, labels)])
+    ids = torch.tensor(find_first_ids(model, prompts, labels))
     tokens = model.tokens(prompts)
 
     def p() -> float:

@@ -20,7 +20,7 @@ from hooks.interventions import replace
 from hooks.progress import progress_bar
 from hooks.site import resid_post
 from hooks.summary import summarise
-from interp.common.completion import find_answer_ids, tokenise_completions
+from interp.common.completion import find_first_ids, tokenise_completions
 from interp.common.statistics import Estimate, mean_with_interval, share
 from interp.common.unembedding import output_rows
 from interp.lenses import LogitLens
@@ -121,7 +121,7 @@ def swap_bridges(
     partner, third = _partners(bridges, answers, seed)
     own = _Asked(model, prompts, mention, answers)
     theirs = _Asked(model, prompts, mention, [str(answers[i]) for i in partner.tolist()])
-    first = torch.tensor([ids[0] for ids in find_answer_ids(model, prompts, bridges)])
+    first = torch.tensor(find_first_ids(model, prompts, bridges))
     U, _ = output_rows(model, first)
     read, swapped, others = {}, {}, {}
     for layer in progress_bar(range(model.n_layers), desc="bridges swapped", progress=progress):

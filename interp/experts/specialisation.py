@@ -76,24 +76,25 @@ def measure_specialisation(
         ```
     """
     names = sorted({*labels})
-    if len(labels) <= int(routing.document.max()) or len(names) < 2:
+    if len(labels) != int(routing.document.max()) + 1 or len(names) < 2:
         raise InvalidArgument(
             f"{len(labels)} labels, {len(names)} of them different, for {int(routing.document.max()) + 1} texts: give "
             "one for each text, and two different ones at least"
         )
-    of_text = torch.tensor([names.index(label) for label in labels])
+    seen, text = routing.document.unique(return_inverse=True)
+    of_text = torch.tensor([names.index(label) for label in labels])[seen]
     words = routing.ids.unique(return_inverse=True)[1]
     random = torch.Generator().manual_seed(seed)
     D = len(names)
-    plain, given = _information(routing, words, of_text[routing.document], D)
+    plain, given = _information(routing, words, of_text[text], D)
     drawn = torch.tensor(
         [
-            _information(routing, words, of_text[torch.randperm(len(of_text), generator=random)][routing.document], D)
+            _information(routing, words, of_text[torch.randperm(len(of_text), generator=random)][text], D)
             for _ in range(permutations)
         ],
         dtype=torch.float64,
     )
-    share = torch.bincount(of_text[routing.document], minlength=D).double() / len(routing)
+    share = torch.bincount(of_text[text], minlength=D).double() / len(routing)
     H = float(torch.special.entr(share).sum() / log(2))
     at_least = [(1 + int((drawn[:, i] >= value).sum())) / (1 + permutations) for i, value in enumerate((plain, given))]
     ends = [(float(drawn[:, i].mean()), float(drawn[:, i].quantile(0.95))) for i in range(2)]

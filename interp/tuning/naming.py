@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Model, Position, Site
+from hooks import Model, Site
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
-from hooks.pieces import piece
+from hooks.pieces import is_blank, piece
+from interp.circuits.metric import word_ids
 from interp.common.statistics import Estimate, percentile_ends
 from interp.tuning.difference import Difference
 from interp.tuning.pair import ModelPair
@@ -115,7 +116,8 @@ def name_difference(
 ) -> Naming:
     """Say which candidate, each some words, a difference raises most, read with one model's head.
 
-    Each word is its first token, a space before it. Take the base model, so that the tuned head does no reading.
+    Each word is the first of its tokens that is more than white space, with a space before the word. Take the base
+    model, so that the tuned head does no reading.
 
     Args:
         model: whose final norm and unembedding read.
@@ -125,7 +127,7 @@ def name_difference(
         seed: of the draws.
 
     Raises:
-        InvalidArgument: fewer than two candidates, or one without words.
+        InvalidArgument: fewer than two candidates, one without words, or two whose words begin with the same tokens.
 
     Examples:
         ```python
@@ -135,7 +137,9 @@ def name_difference(
     if len(candidates) < 2 or not all(candidates.values()):
         raise InvalidArgument(f"candidates are {[*candidates]}: give at least two, each with at least one word")
     z = lens_scores(model, vector)
-    of = {name: z[_first_tokens(model, words)] for name, words in candidates.items()}
+    tokens = {name: _first_tokens(model, words) for name, words in candidates.items()}
+    _check_apart(model, tokens)
+    of = {name: z[ids] for name, ids in tokens.items()}
     order = sorted(of, key=lambda name: -float(of[name].mean()))
     pool, best, second = torch.cat([*of.values()]), of[order[0]], of[order[1]]
     generator = torch.Generator().manual_seed(seed)
@@ -150,6 +154,21 @@ def name_difference(
 
 
 def _first_tokens(model: Model, words: Sequence[str]) -> list[int]:
-    tokens = model.tokens([f" {word}" for word in words])
-    given = Position("first token", lambda one: one.given & (one.given.cumsum(1) == 1)).mask(tokens)
-    return sorted(set(tokens.ids[given].tolist()))
+    found = set[int]()
+    for word in words:
+        ids = [i for i in word_ids(model, f" {word}") if not is_blank(model.tokenizer, i)]
+        if not ids:
+            raise InvalidArgument(f"the word {word!r} has no token but white space: give a word")
+        found.add(ids[0])
+    return sorted(found)
+
+
+def _check_apart(model: Model, tokens: Mapping[str, Sequence[int]]) -> None:
+    """Raise where two candidates have the same tokens, so that they score alike whatever is read."""
+    first: dict[tuple[int, ...], str] = {}
+    for name, ids in tokens.items():
+        if (other := first.setdefault(tuple(ids), name)) != name:
+            raise InvalidArgument(
+                f"the words of {other!r} and of {name!r} all begin with {[piece(model.tokenizer, i) for i in ids]}: "
+                "give words that begin with other tokens"
+            )

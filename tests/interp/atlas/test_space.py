@@ -74,6 +74,21 @@ def test_the_offset_is_the_mean_difference_and_its_consistency_is_the_mean_cosin
     assert offset.consistency.value == pytest.approx(float(torch.stack(cosines).mean()), abs=1e-6)
 
 
+def test_the_chance_of_a_neighbour_is_that_of_the_items_that_may_be_one() -> None:
+    """Crops of eight pictures of two kinds in a space of noise: crops of one picture are never neighbours."""
+    labels, groups = ["ab"[i % 2] for i in range(8) for _ in range(25)], [i for i in range(8) for _ in range(25)]
+    y, own = torch.tensor([label == "a" for label in labels]), torch.tensor(groups)
+    apart = own[:, None] != own
+    exact = float((((y[:, None] == y) & apart).sum(1) / apart.sum(1)).double().mean())
+    found = []
+    for seed in range(20):
+        rows = torch.randn(200, 32, generator=torch.Generator().manual_seed(seed))
+        space = Space(rows, tuple(map(str, range(200))))
+        found.append(measure_precision({"noise": space}, labels, k=10, groups=groups))
+    assert found[0].chance == pytest.approx(exact) == pytest.approx(75 / 175)
+    assert sum(one.by_space["noise"].value for one in found) / 20 == pytest.approx(exact, abs=0.01)
+
+
 def test_excluded_items_are_named_and_c_alone_explains_what_exclusion_hides() -> None:
     space, _ = planted(noise=0.0)
     small = Space(torch.cat([space.rows[:3], space.rows[40:43]]), ("a", "b", "c", "A", "B", "C"))

@@ -36,6 +36,8 @@ def test_answers_may_be_ids_and_the_first_token_of_a_word_is_its_first(gpt2: Mod
         assert torch.equal(logit_difference(gpt2, right, wrong)(logits), logits[:, a] - logits[:, b])
     with pytest.raises(ValueError, match="'' has no tokens"):
         first_token(gpt2, "")
+    with pytest.raises(ValueError, match=r"the first of the tokens \[' ', 'a', 'b'\] of ' ab' is white space alone"):
+        first_token(gpt2, " ab")
     with pytest.raises(ValueError, match="a word of no tokens was given"):
         word_log_probability(gpt2, TEXTS, [])
     with pytest.raises(ValueError, match="300 is no token of .*: ids are 0 to 256"):

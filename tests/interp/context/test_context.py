@@ -7,6 +7,7 @@ from random import Random
 import pytest
 import torch
 
+from hooks import Model
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.site import resid_post, resid_pre
@@ -117,6 +118,18 @@ def test_context_wins_by_the_head_that_copies_and_memory_wins_once_it_is_scaled_
     assert found.top(1)[0][:2] == (1, 0) and found.values[1, 0] == pytest.approx(10.0, rel=1e-3)
     scaled = scale_heads(model, conflict, [(1, 0)], (0.0, 1.0))
     assert scaled["heads"][0.0].memory.value == 1.0 and scaled["heads"][1.0].context.value == 1.0
+
+
+def test_a_first_token_that_every_answer_has_says_nothing_of_the_answer(gpt2: Model) -> None:
+    task = PairTask("letters", (("a", "k"), ("b", "l"), ("c", "m")))
+    assert gpt2.tokens("a : k").ids.shape[1] == 6, "a space is a token of its own"
+    with pytest.raises(InvalidArgument, match="the first token of '.' is ' ', white space alone"):
+        measure_head_effects(gpt2, task, shots=1, n=2, trials=2)
+    with pytest.raises(InvalidArgument, match="white space alone"):
+        attribute_conflict(gpt2, Conflict(("a :", "b :"), ("k", "l"), ("m", "n")))
+    prompts, bridges = ["a is", "b is", "c is"], ["k", "l", "m"]
+    with pytest.raises(InvalidArgument, match="white space alone"):
+        swap_bridges(gpt2, prompts, ["a", "b", "c"], bridges, ["p", "q", "r"])
 
 
 def test_a_prompt_that_says_what_the_weights_say_is_no_conflict() -> None:

@@ -62,6 +62,18 @@ def test_tokens_of_one_text_are_not_independent_so_labels_are_permuted_by_text()
     assert found.shuffled[0] > 10 * (3 / (2 * 4000 * log(2))), "though token by token it would be far beyond chance"
 
 
+def test_labels_are_as_many_as_texts_and_those_of_texts_without_tokens_are_not_drawn() -> None:
+    document = torch.arange(6).repeat_interleave(20)
+    routing, labels = made((document % 2)[:, None], document), ["a", "b"] * 3
+    assert measure_specialisation(routing, labels, permutations=20).bits > 0.9
+    for wrong in (labels * 7, labels[:5], [*labels, "a"]):
+        with pytest.raises(InvalidArgument, match=f"{len(wrong)} labels, .* for 6 texts: give one for each text"):
+            measure_specialisation(routing, wrong, permutations=20)
+    gap = made((document % 2)[:, None], document + (document > 2))
+    found = measure_specialisation(gap, [*labels[:3], "c", *labels[3:]], permutations=20)
+    assert found == measure_specialisation(routing, labels, permutations=20)
+
+
 def test_experts_that_go_by_the_word_say_of_the_topic_what_the_word_says_and_no_more() -> None:
     random = torch.Generator().manual_seed(2)
     document = torch.arange(60).repeat_interleave(60)

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch.nn.functional import cosine_similarity
+from transformers import PreTrainedTokenizerFast
 
 from hooks import Model, load
 from hooks.errors import InvalidArgument, UnknownName, WrongModel
 from hooks.site import resid_post, resid_pre
 from interp.tuning import ModelPair, load_pair, measure_difference, name_difference, read_difference
 from interp.tuning.naming import lens_scores
+from tests.conftest import tiny_hf
 
 TEXTS = [
     "The fog came in over the bay this morning.",
@@ -125,6 +128,36 @@ def test_words_whose_unembedding_was_planted_are_named_and_random_vectors_name_n
     assert abs(float(scores.mean())) < 1e-4 and float(scores.std()) == pytest.approx(1.0, abs=1e-3)
     with pytest.raises(InvalidArgument, match="at least two"):
         name_difference(base, rows[0], {"sea": ["sea"]})
+
+
+def spaced(*, joined: bool) -> Model:
+    """A model whose tokenizer marks the beginning of a word, by a token of its own unless it is joined to a letter."""
+    letters = ["<s>", "▁", *"abcdefg", *(f"▁{letter}" for letter in "abcdefg" if joined)]
+    vocabulary = {letter: i for i, letter in enumerate(letters)}
+    merges = [("▁", letter) for letter in "abcdefg" if joined]
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="<s>")
+    return load(tiny_hf("gpt2", vocab_size=len(letters), bos_token_id=0, eos_token_id=0), tokenizer, check=False)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_word_is_named_by_its_first_token_with_text_however_the_tokenizer_writes_the_space(joined: bool) -> None:
+    model = spaced(joined=joined)
+    first = {letter: model.tokenizer.convert_tokens_to_ids(f"▁{letter}" if joined else letter) for letter in "abcd"}
+    rows = model.hf.transformer.wte.weight.detach()
+    words = {"one": ["ab", "bc"], "two": ["ca", "de"]}
+    for names in ("ab", "cd"):
+        found = name_difference(model, rows[[first[letter] for letter in names]].mean(0), words)
+        scores = lens_scores(model, rows[[first[letter] for letter in names]].mean(0))
+        for name, letters in (("one", "ab"), ("two", "cd")):
+            expected = scores[[first[letter] for letter in letters]].mean()
+            assert found.scores[name] == pytest.approx(float(expected))
+        assert found.scores["one"] != found.scores["two"]
+    with pytest.raises(InvalidArgument, match=r"'one' and of 'two' all begin with \['.?a', '.?b'\]: give words"):
+        name_difference(model, rows[0], {"one": ["ab", "bc"], "two": ["ac", "bd"]})
+    with pytest.raises(InvalidArgument, match="the word '' has no token but white space"):
+        name_difference(model, rows[0], {"one": ["ab"], "two": [""]})
 
 
 def test_the_words_of_a_difference_are_those_that_both_heads_raise(base: Model) -> None:
