@@ -24,6 +24,7 @@ from interp.memory import Edit, Fact, Query
 from interp.memory.editing.change import LowRank
 from interp.memory.outside import make_token_memory
 from probes import Examples, gather, sweep
+from tests.interp.context.nets import TASKS, relation_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hooks", "probes", "interp")
@@ -223,7 +224,9 @@ CALLS: dict[str, Callable[[Model, bool], Any]] = {
         progress=p,
     ),
     "measure_demonstrations": lambda m, p: context.measure_demonstrations(m, PAIRS, shots=2, n=4, progress=p),
-    "measure_head_effects": lambda m, p: context.measure_head_effects(m, PAIRS, shots=2, n=4, trials=2, progress=p),
+    "measure_head_effects": lambda _, p: context.measure_head_effects(
+        relation_model(), TASKS["a"], shots=2, n=4, trials=2, progress=p
+    ),
     "measure_answers": lambda m, p: measure_answers(m, TEXTS, ["."] * 4, progress=p),
     "caa": lambda m, p: directions.caa(m, directions.Pairs(TEXTS[:2], TEXTS[2:]), resid_post[1], last, progress=p),
     "compare": lambda m, p: directions.compare(m, {"a": direction_of(m), "b": direction_of(m)}, TEXTS, progress=p),
