@@ -54,6 +54,10 @@ def maybe(of: Type) -> Type:
 scored_words = many(pair(text, number))
 fact = record(subject=text, prompt=text, old=text, new=text)
 measures = by(by(estimate))
+trained: dict[str, Type] = {
+    "tokens": count, "explained_variance": number, "l0": number, "measured_on": count, "silent_share": number,
+    "silent_over": count,
+}  # fmt: skip
 found_score = record(
     name=text, latent=maybe(count), f1=number, f1_interval=pair(number, number), precision=number, recall=number,
     auroc=number, threshold=number,
@@ -66,7 +70,10 @@ evolved = record(
 export: dict[str, Type] = {
     "files": many(file), "checked_with": text, "difference": number, "effect": number, "lost": many(text),
 }  # fmt: skip
-checked = {"edges": maybe(record(edges=count, correlation=number)), "nodes": record(nodes=count, correlation=number)}
+checked = {
+    "edges": maybe(record(edges=count, correlation=number, relative_error=number)),
+    "nodes": record(nodes=count, correlation=number, relative_error=number),
+}
 
 TYPES: dict[str, dict[str, Type]] = {
     "demo": {
@@ -77,9 +84,10 @@ TYPES: dict[str, dict[str, Type]] = {
     "sites": {"model": text, "fingerprint": text, "sites": by(many(count))},
     "capture": {"texts": count, "sites": by(many(count)), "activations": maybe(file)},
     "harvest": {"store": text, "sites": many(text), "rows": count, "shards": count, "data_fingerprint": text},
-    "train-sae": {"autoencoders": many(record(name=text, folder=file, report=text))},
+    "train-sae": {"autoencoders": many(record(name=maybe(text), folder=file, **trained))},
     "discover": {
-        "model": text, "site": text, "autoencoder": file, "index": file, "tokens": count, "latents": count,
+        "model": text, "site": text, "autoencoder": file, "index": file, "training": maybe(record(**trained)),
+        "tokens": count, "latents": count,
         "firing": count, "page": maybe(file), "map": maybe(file),
     },
     "feature": {
@@ -89,17 +97,20 @@ TYPES: dict[str, dict[str, Type]] = {
     },
     "search": {
         "concept": text, "site": text, "unit": text, "p_value": number, "latents": many(found_score),
-        "baselines": many(found_score), "direction": file, "effect": file, "page": file,
+        "baselines": many(found_score), "against": by(estimate), "direction": file, "effect": file, "page": file,
     },
     "steer": {
-        "model": text, "steering": text, "site": text, "dose": number, "prompt": text, "unsteered": text,
-        "steered": text, "receipt": text, "transcript": file,
+        "model": text, "fingerprint": text, "steering": text, "site": text, "dose": number, "prompt": text,
+        "unsteered": text, "steered": text, "control": text, "control_is": text, "receipt": text, "transcript": file,
     },
     "probe": {
         "examples": count, "probe": text, "direction": maybe(file),
         "cells": many(record(site=text, position=text, accuracy=number, low=number, high=number)),
         "best": record(site=text, position=text), "accuracy": estimate, "balanced_accuracy": estimate,
-        "auroc": maybe(estimate), "p_value": number, "majority": number, "embedding": maybe(estimate),
+        "auroc": maybe(estimate), "p_value": number, "least_p_value": number,
+        "chosen": many(record(site=text, position=text)), "shuffled": record(mean=number, largest=number, n=count),
+        "control_task": maybe(estimate), "selectivity": maybe(number), "majority": number,
+        "embedding": maybe(estimate), "embedding_same": flag,
         "untrained": maybe(estimate), "elsewhere": maybe(by(estimate)),
     },
     "lens": {
@@ -107,17 +118,21 @@ TYPES: dict[str, dict[str, Type]] = {
         "layers": many(record(("rank",), layer=count, kl=number, entropy=number, top=scored_words, rank=count)),
     },
     "patch": {
-        "kind": text, "unpatched": number, "patched": number, "page": maybe(file),
+        "kind": text, "unpatched": number, "patched": number, "largest_control": number, "warning": maybe(text),
+        "page": maybe(file),
         "places": many(record(
-            ("head",), share=number, site=text, position=maybe(count), token=maybe(text), head=count,
+            ("head", "position", "token"), share=number, control=number, site=text, position=count, token=text,
+            head=count,
         )),
     },
     "circuit": {
-        "method": text, "clean": number, "corrupt": number, "trusted": maybe(flag), "page": maybe(file),
+        "method": text, "clean": number, "corrupt": number, "trusted": maybe(flag), "warning": maybe(text),
+        "page": maybe(file),
         "edges": many({"oneOf": [record(edge=text, effect=number), record(source=text, target=text, weight=number)]}),
         "check": {"anyOf": [checked["edges"], checked["nodes"]]}, "nodes": many(record(node=text, effect=number)),
         "curves": many(record(
-            name=text, cpr=number, cmd=number, shares=many(number), edges=many(count), faithfulness=many(number),
+            name=text, cpr=number, cmd=number, log_area=number, shares=many(number), edges=many(count),
+            faithfulness=many(number),
         )),
         "faithfulness": record(
             circuit=by(estimate), complement=by(estimate), random=by(estimate), under_nodes=number,
@@ -137,6 +152,13 @@ TYPES: dict[str, dict[str, Type]] = {
         "memories": many(record(
             neuron=count, agrees=flag, examples=many(record(text=text, coefficient=number)), promoted=by(scored_words),
         )),
+        "on_prompt": maybe(record(
+            prompt=text, largest=many(record(neuron=count, coefficient=number, share=number, promoted=scored_words)),
+            answer=maybe(record(
+                answer=text, probability=number, memories=many(record(layer=count, neuron=count)), without=number,
+                without_others=number,
+            )),
+        )),
     },
     "edit": {
         "edit": file, "method": text, "facts": many(fact), "measures": measures, "page": file,
@@ -154,7 +176,9 @@ TYPES: dict[str, dict[str, Type]] = {
         "costs": many(record(item=text, value=number, unit=text, formula=text)), "warnings": many(text),
     },
     "neighbours": {
-        "query": text, "neighbours": scored_words, "excluded": many(text), "control": maybe(scored_words),
+        "query": text, "neighbours": scored_words, "numbers": many(count), "excluded": many(text),
+        "control": scored_words, "control_is": text,
+        "hubs": maybe(record(most=many(pair(text, count)), skew=number)),
     },
     "atlas": {
         "page": file, "cells": count, "activations": count, "trustworthiness": by(estimate),
@@ -181,7 +205,8 @@ TYPES: dict[str, dict[str, Type]] = {
         ),
     },
     "context": {
-        "task": text, "accuracy": by(estimate), "cost": by(estimate), "transfer": by(estimate), "page": maybe(file),
+        "task": text, "accuracy": by(estimate), "cost": by(estimate), "transfer": by(estimate), "warning": maybe(text),
+        "page": maybe(file),
         "heads": many({"type": "array", "prefixItems": [count, count, number], "minItems": 3, "maxItems": 3}),
     },
     "visualise": {
@@ -215,7 +240,19 @@ TYPES: dict[str, dict[str, Type]] = {
 OPTIONAL: dict[str, set[str]] = {
     "discover": {"page", "map"},
     "search": {"direction", "effect", "page"},
-    "steer": {"model", "steering", "site", "dose", "prompt", "unsteered", "steered", "receipt"},
+    "steer": {
+        "model",
+        "fingerprint",
+        "steering",
+        "site",
+        "dose",
+        "prompt",
+        "unsteered",
+        "steered",
+        "control",
+        "control_is",
+        "receipt",
+    },
     "circuit": {"nodes", "curves", "faithfulness"},
     "edit": {"replies", "measures", "page"},
 }

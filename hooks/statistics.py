@@ -16,7 +16,12 @@ ENDS = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, the ends of its 95 % interval, and the number of cases it rests on."""
+    """A value, the ends of its 95 % interval, and the number of cases it rests on.
+
+    Examples:
+        >>> print(f"{Estimate(1.004, 0.99, 1.02, 8):.2f}")
+        1.00 (0.99 to 1.02)
+    """
 
     value: float
     low: float
@@ -24,7 +29,25 @@ class Estimate:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n = {self.n})"
+        return f"{self.value:.3f} ({self.ends()}{f', n = {self.n}' if self.is_bounded else ''})"
+
+    def __format__(self, spec: str) -> str:
+        """The value and its interval, all with the digits of `spec`; as `str` without one."""
+        return f"{self.value:{spec}} ({self.ends(spec)})" if spec else str(self)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is an interval: of one case there may be none."""
+        return isfinite(self.low) and isfinite(self.high)
+
+    def ends(self, spec: str = ".3f") -> str:
+        """The ends of the interval, or that there is none.
+
+        Examples:
+            >>> mean_with_interval(torch.tensor([2.0])).ends()
+            'no interval: n = 1'
+        """
+        return f"{self.low:{spec}} to {self.high:{spec}}" if self.is_bounded else f"no interval: n = {self.n}"
 
 
 def share(outcomes: Bool[Tensor, "example"]) -> Estimate:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+FEW = 20  # exchanges of the labels, below which nothing is said of 95 % of them
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Controls:
@@ -32,6 +35,7 @@ class Controls:
             (Hewitt and Liang 2019); None where every group is one row.
         same_rows: accuracy on the labels, learnt and tested on those rows.
         elsewhere: accuracy of the final probe on other data sets.
+        embedding_same: whether all texts have the same tokens at the positions, so that `embedding` controls nothing.
     """
 
     majority: float
@@ -41,6 +45,7 @@ class Controls:
     memorised: Estimate | None
     same_rows: Estimate | None
     elsewhere: Mapping[str, Estimate]
+    embedding_same: bool = False
 
     @property
     def selectivity(self) -> float | None:
@@ -50,12 +55,15 @@ class Controls:
         return self.same_rows.value - self.memorised.value
 
     def __str__(self) -> str:
-        mean, most, n = self.shuffled.mean().item(), self.shuffled.quantile(0.95).item(), len(self.shuffled)
+        mean, n = self.shuffled.mean().item(), len(self.shuffled)
+        most = (self.shuffled.max() if n < FEW else self.shuffled.quantile(0.95)).item()
+        among = f"at most {most:.3f} in {n}" if n < FEW else f"below {most:.3f} in 95 % of {n}"
+        same = "; all texts have the same token there, so this controls nothing" if self.embedding_same else ""
         lines = [
             f"  majority label            {self.majority:.3f}",
-            f"  token embeddings          {self.embedding}",
+            f"  token embeddings          {self.embedding}{same}",
             f"  untrained model           {self.untrained}",
-            f"  shuffled labels           {mean:.3f}, 95 % of {n} below {most:.3f}",
+            f"  shuffled labels           {mean:.3f}, {among}",
         ]
         if self.memorised is None:
             lines.append("  control task              none: every group is one row, so there is nothing to memorise")
@@ -122,6 +130,16 @@ class ProbeGrid:
         return best_cell(self.sites, self.positions, self.accuracy)
 
     @property
+    def least_p_value(self) -> float:
+        """The least p-value that so many exchanges of the labels can give, 1/(n + 1)."""
+        return 1 / (1 + len(self.controls.shuffled))
+
+    def _p(self) -> str:
+        n = len(self.controls.shuffled)
+        least = f" or less: 1/{n + 1} is the least that {n} permutations can give"
+        return f"p = {self.p_value:.3f}" + (least if self.p_value < 1.5 * self.least_p_value else "")
+
+    @property
     def direction(self) -> Direction:
         """The direction of the probe at the best cell.
 
@@ -135,7 +153,7 @@ class ProbeGrid:
     def __repr__(self) -> str:
         site, position = self.best
         places = f"{len(self.sites)} sites and {len(self.positions)} positions"
-        found = f"best at {site}, {position}; the search {self.nested}, p = {self.p_value:.3f}"
+        found = f"best at {site}, {position}; the search {self.nested}, {self._p()}"
         return f"ProbeGrid({self.probe.name}, {places}; {found})"
 
     def to_pandas(self) -> "DataFrame":
@@ -166,7 +184,7 @@ class ProbeGrid:
                 head,
                 "  " + " " * width + "".join(f"  {c}" for c in columns),
                 *cells,
-                f"the search as a whole       {self.nested}, choosing {picks}; p = {self.p_value:.3f}",
+                f"the search as a whole       {self.nested}, choosing {picks}; {self._p()}",
                 f"  balanced accuracy         {self.balanced}",
                 f"  AUROC                     {self.auroc}",
                 str(self.controls),

@@ -144,6 +144,7 @@ def measure(
             memorised=memorised,
             same_rows=same_rows,
             elsewhere={},
+            embedding_same=all(bool((rows == rows[:1]).all()) for rows in controls["embedding"].rows.values()),
         ),
         probe=_final(probe, cells, best, y),
         fingerprint=cells.fingerprint,

@@ -15,6 +15,7 @@ from hooks.fingerprint import fingerprint
 from hooks.images import Images
 from hooks.model import resolve_sites
 from hooks.network import AnyModel, Network
+from hooks.pieces import piece
 from hooks.position import Position
 from hooks.site import PATTERNS, Site
 from hooks.store.documents import Data, as_dataset, sample
@@ -121,7 +122,7 @@ class Job:
         token = int(acts.tokens.ids[text, pos])
         tokenizer = self.model.tokenizer
         named = f"place {pos} of a picture" if acts.tokens.are_places else f"id {token}"
-        shown = named if tokenizer is None else repr(tokenizer.decode([token]))
+        shown = named if tokenizer is None else repr(piece(tokenizer, token))
         if bool(given[row].isfinite().all()):
             return (
                 f"{site} is as large as {float(given[row].abs().max()):g} at {shown}, and {self.dtype} ends at "

@@ -16,6 +16,7 @@ from hooks.forward import context as context_of
 from hooks.huggingface import Tokenizer
 from hooks.images import Images
 from hooks.model import Model
+from hooks.pieces import piece
 from hooks.tokens import Tokens
 
 Texts: TypeAlias = Sequence[str] | Sequence[Sequence[int]]
@@ -187,7 +188,7 @@ def _separators(model: Model, length: int) -> tuple[list[int], list[int]]:
     ids, special = tokenizer("a", verbose=False)["input_ids"], special_ids(tokenizer)
     if ids and ids[-1] in special:
         raise InvalidArgument(
-            f"the tokenizer of {model.name} ends every text with {tokenizer.decode(ids[-1:])!r}, "
+            f"the tokenizer of {model.name} ends every text with {piece(tokenizer, ids[-1])!r}, "
             "so its texts cannot be packed end to end: use separate()"
         )
     begin = ids[: next((i for i, id in enumerate(ids) if id not in special), 0)]

@@ -13,7 +13,7 @@
 from hooks.border import guard
 from interp.atlas.activation_atlas import Atlas, map_activations
 from interp.atlas.analogy import Analogies, Offset, find_offset, measure_analogies, solve_analogy
-from interp.atlas.baselines import histogram_space, pixel_space
+from interp.atlas.baselines import histogram_space, pixel_space, random_query
 from interp.atlas.cell_words import attribute_cells, read_cells
 from interp.atlas.cells import Cell, Cells, cut_cells
 from interp.atlas.icons import Icons, draw_icons
@@ -58,6 +58,7 @@ __all__ = [
     "measure_map",
     "measure_precision",
     "pixel_space",
+    "random_query",
     "read_cells",
     "sample_activations",
     "solve_analogy",

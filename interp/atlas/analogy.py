@@ -178,7 +178,7 @@ class Analogies:
     def __str__(self) -> str:
         lines = [f"{'hit@1 of ' + str(self.n) + ' pairs':<28}{'c excluded':>24}{'c allowed':>24}"]
         for name, one in self.excluded.items():
-            shown = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in (one, self.allowed[name])]
+            shown = [f"{e:.3f}" for e in (one, self.allowed[name])]
             lines.append(f"{name:<28}{shown[0]:>24}{shown[1]:>24}")
         return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Spaces that need no model, to set next to one: the pixels of pictures, the same blurred, and their colours."""
+"""What to set next to a space: spaces that need no model, of pixels and of colours, and a query drawn by chance."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,20 @@ from hooks import Images
 from interp.atlas.space import Space
 
 BINS = 4
+
+
+def random_query(space: Space, seed: int = 0) -> Float[Tensor, "d_model"]:
+    """A point that is no item, drawn from where the items are: how near its neighbours are is what chance gives.
+
+    `μ + Σ_i g_i (x_i − μ) / √n` with `g` normal, which has the mean and the covariance of the rows.
+
+    Examples:
+        >>> float(random_query(Space(torch.tensor([[0.0, 3.0], [1.0, 3.0]]), ("a", "b")))[1])
+        3.0
+    """
+    rows = space.rows.float().cpu()
+    drawn = torch.randn(len(rows), generator=torch.Generator().manual_seed(seed))
+    return (rows.mean(0) + drawn @ (rows - rows.mean(0)) / len(rows) ** 0.5).to(space.rows.device)
 
 
 def pixel_space(pictures: Images, names: Sequence[str], *, blur: int = 1) -> Space:

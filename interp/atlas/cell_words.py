@@ -10,6 +10,7 @@ from torch import Tensor
 from hooks import Images, Model, Network, capture_gradients
 from hooks.border import Count
 from hooks.errors import InvalidArgument, WrongModel
+from hooks.pieces import piece
 from hooks.progress import progress_bar
 from interp.atlas.activation_atlas import Atlas
 from interp.lenses import LogitLens
@@ -143,7 +144,6 @@ def read_cells(model: Model, atlas: Atlas, *, top: Count = 4) -> Words:
         likely = own.topk(min(50, len(own))).indices
         more = (own - log_p[-1])[likely]
         best = more.topk(min(top, len(more)))
-        words = [model.tokenizer.decode([int(likely[i])]) if model.tokenizer else str(int(likely[i])) for i in
-                 best.indices.tolist()]  # fmt: skip
+        words = [piece(model.tokenizer, int(likely[i])) for i in best.indices.tolist()]
         found.append(tuple(zip(words, best.values.tolist(), strict=True)))
     return tuple(found)

@@ -53,7 +53,7 @@ class MapQuality:
 
     def __str__(self) -> str:
         lines = [f"trustworthiness of {self.n} rows"]
-        lines += [f"{name:<28}{e.value:.3f}  [{e.low:.3f}, {e.high:.3f}]" for name, e in self.trustworthiness.items()]
+        lines += [f"{name:<28}{e:.3f}" for name, e in self.trustworthiness.items()]
         return "\n".join(lines if self.purity is None else [*lines, str(self.purity)])
 
 

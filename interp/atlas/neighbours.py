@@ -170,7 +170,7 @@ class Precision:
 
     def __str__(self) -> str:
         lines = [f"share of {self.k} neighbours with the item's label; by chance {self.chance:.3f}"]
-        lines += [f"{name:<28}{e.value:.3f}  [{e.low:.3f}, {e.high:.3f}]" for name, e in self.by_space.items()]
+        lines += [f"{name:<28}{e:.3f}" for name, e in self.by_space.items()]
         return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """A space: rows with names, whose distances are asked about; of pictures, tokens, or a site of any model."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, final
@@ -14,12 +15,14 @@ from hooks.border import Count
 from hooks.capture import Data
 from hooks.errors import InvalidArgument, NotFinite, OutOfRange, UnknownName, nearest
 from hooks.network import AnyModel
+from hooks.pieces import piece
 from hooks.position import everywhere
 from hooks.structure import input_embeddings
 from hooks.summary import summarise
 from hooks.weights import has_weight, weight_of
 
 Metric = Literal["cosine", "euclid"]
+_ID = re.compile(r"id:(\d+)")
 
 
 @final
@@ -69,25 +72,32 @@ class Space:
         return self.rows.float().mean(0)
 
     def number(self, item: str | int) -> int:
-        """The number of an item.
+        """The number of an item, which is given by its name, its number, or `id:123` where nothing is called that.
 
         Raises:
-            UnknownName: none is called that, or several are.
+            UnknownName: none is called that, or several are: the message has their numbers.
             OutOfRange: there is no item of that number.
 
         Examples:
             >>> Space(torch.eye(2), ("fog", "bay")).number("bay")
             1
         """
+        if isinstance(item, str) and item not in self.names and (by_id := _ID.fullmatch(item)):
+            item = int(by_id[1])
         if isinstance(item, int):
             if not 0 <= item < len(self):
                 raise OutOfRange(f"item {item} was asked for, and there are {len(self)}")
             return item
         found = [i for i, name in enumerate(self.names) if name == item]
         if len(found) != 1:
-            why = "none is" if not found else f"{len(found)} are"
-            raise UnknownName(f"{why} called {item!r}: give its number, or one of {nearest(item, self.names)}")
+            raise UnknownName(self._not_one(str(item), found))
         return found[0]
+
+    def _not_one(self, name: str, found: Sequence[int]) -> str:
+        if not found:
+            return f"none is called {name!r}: give one of {nearest(name, self.names)}, or its number as in id:123"
+        shown = ", ".join(f"id:{i}" for i in found[:8]) + (", …" if len(found) > 8 else "")
+        return f"{len(found)} are called {name!r}: say which by its number, one of {shown}"
 
     def scores(self, queries: Float[Tensor, "_ d_model"]) -> Float[Tensor, "_ n"]:
         """How near each row is to each query: greater is nearer.
@@ -160,7 +170,9 @@ def space_at(
 
 
 def token_space(model: Model, *, metric: Metric = "cosine") -> Space:
-    """The space of a model's token embeddings: a row for each token of its vocabulary, called as it reads.
+    """The space of a model's token embeddings: a row for each token of its vocabulary, called as it reads in a text.
+
+    Tokens may read alike, such as a letter and the byte of it: they are asked for by their ids.
 
     Raises:
         InvalidArgument: the model has no table of embeddings, or no tokenizer that names its rows.
@@ -176,10 +188,5 @@ def token_space(model: Model, *, metric: Metric = "cosine") -> Space:
             f"{model.name} has no table of embeddings with a tokenizer that names its rows: load both"
         )
     rows = weight_of(table).detach().float()
-    names = [tokenizer.decode([i]) for i in range(min(len(rows), len(tokenizer)))]
-    seen: dict[str, int] = {}
-    for i, name in enumerate(names):
-        if name in seen:  # tokens that are a part of a letter read alike
-            names[i] = f"{name}#{i}"
-        seen[names[i]] = i
-    return Space(rows[: len(names)], tuple(names), metric, Site("embed"), model.fingerprint)
+    names = tuple(piece(tokenizer, i) for i in range(min(len(rows), len(tokenizer))))
+    return Space(rows[: len(names)], names, metric, Site("embed"), model.fingerprint)

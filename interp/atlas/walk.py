@@ -26,7 +26,7 @@ class Route:
     Attributes:
         numbers: of the rows.
         steps: `1 − cos` from each to the next.
-        detour: the sum of the angles over the angle between the ends: at least 1.
+        detour: the sum of the angles over the angle between the ends: at least 1, infinite between ends that are alike.
         changes: how often the label changes, or None without labels.
     """
 
@@ -162,4 +162,6 @@ def _route(atlas: Atlas, unit: Float[Tensor, "n d_model"], numbers: list[int]) -
     labels = atlas.sample.labels
     named = None if labels is None else [labels[i] for i in numbers]
     changes = None if named is None else sum(a != b for a, b in zip(named, named[1:], strict=False))
-    return Route(torch.tensor(numbers), 1 - cosines, float(angles.sum() / chord.clamp_min(1e-9)), changes)
+    way, straight = float(angles.sum()), float(chord)
+    detour = way / straight if straight > 0 else torch.inf if way > 0 else 1.0
+    return Route(torch.tensor(numbers), 1 - cosines, detour, changes)

@@ -19,7 +19,7 @@ VERBS = {
     "feature": "Show what an index knows of one latent, and write a page of it (seconds).",
     "search": "Find the latents that separate texts that express a concept from texts that do not, and write a page of "
     "them.",
-    "steer": "Continue prompts without and with a steering, and say what was changed.",
+    "steer": "Continue prompts without and with a steering, and with a random one, and say what was changed.",
     "probe": "Probe sites and positions for a label, tested on groups not learnt from; every control is printed.",
     "lens": "Show what each layer would say after a text, and how far that is from what the model says.",
     "patch": "Put the clean run's value into the corrupt run, one place at a time, and print where that brings most "

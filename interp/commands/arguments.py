@@ -204,16 +204,37 @@ def load_to_answer(
     return loaded, [word_of(loaded, word, first) for word in answers.values()]
 
 
-def note_unshown(clean: float, corrupt: float) -> None:
-    """Say so where the clean text does not show the behaviour, which makes shares of it say little.
+def warn_unshown(clean: float, corrupt: float) -> str | None:
+    """What to say first where the clean text does not show the behaviour, which makes shares of it say little.
 
     `clean` and `corrupt` are the logit differences, right less wrong, after either text.
+
+    Examples:
+        >>> warn_unshown(2.0, -1.0) is None
+        True
     """
-    if clean <= max(corrupt, 0.0):
-        typer.echo(
-            f"note: RIGHT is not preferred to WRONG after the clean text (logit difference {clean:+.3f}; "
-            f"{corrupt:+.3f} after the corrupt one), so these shares say little: take texts that show the behaviour"
-        )
+    if clean > max(corrupt, 0.0):
+        return None
+    return (
+        f"RIGHT is not preferred to WRONG after the clean text (logit difference {clean:+.3f}; {corrupt:+.3f} after "
+        "the corrupt one), so these shares say little: take texts that show the behaviour"
+    )
+
+
+def lead_with(warning: str | None, lead: str) -> str:
+    """A page's lead, with a warning before it where there is one.
+
+    Examples:
+        >>> lead_with("nothing was found", "A search.")
+        'Nothing was found. A search.'
+    """
+    return lead if warning is None else f"{warning[:1].upper()}{warning[1:]}. {lead}"
+
+
+def note(warning: str | None) -> None:
+    """Print a warning, where there is one."""
+    if warning is not None:
+        typer.echo(f"note: {warning}")
 
 
 def check_sites(names: Iterable[str]) -> None:

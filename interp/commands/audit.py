@@ -100,14 +100,14 @@ def _remember_edits(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit
 def print_audit(result: Audit) -> str:
     """An audit in text: for each editor its measures next to those of its control and of the unedited model."""
     table, n = result.table, result.n
-    lines = [f"means over {n} fact{'s' * (n > 1)} [95 % interval]; (over so many where not all have prompts)"]
+    lines = [f"means over {n} fact{'s' * (n > 1)} (95 % interval); (over so many where not all have prompts)"]
     for name in (name for name in table if f"{name} control" in table):
         columns = [table[state] for state in (name, f"{name} control", "unedited")]
-        lines += ["", f"{name:<30}{'edited':<28}{'control':<28}unedited"]
+        lines += ["", f"{name:<30}{'edited':<32}{'control':<32}unedited"]
         for measure in (m for m in MEASURES if m in columns[0]):
             few = columns[0][measure].n
             called = measure if few == n else f"{measure} ({few})"
-            lines.append(f"{called:<30}" + "".join(f"{_as_text(row[measure]):<28}" for row in columns).rstrip())
+            lines.append(f"{called:<30}" + "".join(f"{_as_text(row[measure]):<32}" for row in columns).rstrip())
         messages = result.refused[name]
         if messages:
             lines.append(f"{name} refused {len(messages)}, the first: {next(iter(messages.values()))}")
@@ -115,4 +115,4 @@ def print_audit(result: Audit) -> str:
 
 
 def _as_text(e: Estimate) -> str:
-    return f"{e.value:.4g}" + (f" [{e.low:.3g}, {e.high:.3g}]" if e.n > 1 else "")
+    return f"{e:.4g}"

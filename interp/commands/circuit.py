@@ -23,12 +23,23 @@ from interp.circuits.edges import (
     random_scores,
     relp,
 )
-from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer, note_unshown
+from interp.commands.arguments import (
+    Device,
+    FirstToken,
+    ModelName,
+    Quiet,
+    lead_with,
+    load_to_answer,
+    note,
+    warn_unshown,
+)
 from interp.commands.circuit_of_features import find_feature_circuit, load_autoencoders
 from interp.commands.verb import Document, verb
 from interp.show import Section, circuit_panel, faithfulness_panel, report
+from interp.show.circuit import MEANING
 from interp.show.frame import page_at
 
+ONE_PAIR = "One pair of texts has no interval"
 METHODS = ("eap-ig", "eap", "clean-corrupt", "relp", "gim", "exact")
 
 
@@ -85,10 +96,13 @@ def circuit_command(
         faithfulness_curve(loaded, task, scores, name=name, progress=not quiet)
         for name, scores in ((found.how, found.scores(by)), ("random", random_scores(found.graph)))
     ]
+    warning = warn_unshown(float(found.clean.mean()), float(found.corrupt.mean()))
+    note(warning)
     _print(found, curves, top, by)
     if out is not None:
-        _page(out, loaded, found, by, curves, f"{right!r} against {wrong!r} after {clean!r}.", corrupt)
-    return _document(found, curves, top, by) | {"page": out}
+        lead = lead_with(warning, f"{right!r} against {wrong!r} after {clean!r}. {ONE_PAIR}.")
+        _page(out, loaded, found, by, curves, lead, corrupt)
+    return _document(found, curves, top, by) | {"warning": warning, "page": out}
 
 
 def _check_features(method: str, *thresholds: float) -> None:
@@ -113,7 +127,7 @@ def _print(found: EdgeEffect, curves: list[FaithfulnessCurve], top: int, by: str
         typer.echo(str(found.check))
     typer.echo(str(curves[0]))
     typer.echo(f"random: CPR {curves[1].cpr:.3f}, CMD {curves[1].cmd:.3f}")
-    note_unshown(clean, corrupt)
+    typer.echo(f"{MEANING}. {ONE_PAIR}")
 
 
 def _document(found: EdgeEffect, curves: list[FaithfulnessCurve], top: int, by: str) -> Document:
@@ -123,10 +137,20 @@ def _document(found: EdgeEffect, curves: list[FaithfulnessCurve], top: int, by: 
         "clean": float(found.clean.mean()),
         "corrupt": float(found.corrupt.mean()),
         "edges": [{"edge": name, "effect": effect} for name, effect in found.top(top, by)],
-        "check": None if check is None else {"edges": len(check.edges), "correlation": check.correlation},
+        "check": None
+        if check is None
+        else {"edges": len(check.edges), "correlation": check.correlation, "relative_error": check.error},
         "trusted": None if check is None else check.trusted,
         "curves": [
-            {"name": c.name, "cpr": c.cpr, "cmd": c.cmd, "shares": c.shares, "edges": c.real, "faithfulness": c.f}
+            {
+                "name": c.name,
+                "cpr": c.cpr,
+                "cmd": c.cmd,
+                "log_area": c.log_area,
+                "shares": c.shares,
+                "edges": c.real,
+                "faithfulness": c.f,
+            }
             for c in curves
         ],
     }

@@ -7,6 +7,7 @@ import typer
 from hooks import Model
 from hooks.errors import InvalidArgument
 from interp.circuits.edges import Task
+from interp.commands.arguments import lead_with, note, warn_unshown
 from interp.commands.verb import Document
 from interp.graphs.feature_circuits import FeatureCircuit, FeatureFaithfulness, feature_circuit, feature_faithfulness
 from interp.sae import SAE, load
@@ -73,6 +74,8 @@ def find_feature_circuit(
     edges = circuit.edges.above(edge_threshold)
     effects = circuit.effects
     clean, corrupt = float(effects.clean.mean()), float(effects.corrupt.mean())
+    warning = warn_unshown(clean, corrupt)
+    note(warning)
     typer.echo(
         f"{effects.how}: {circuit.n_nodes} nodes, {circuit.n_errors} of them errors, and {len(edges)} edges: logit "
         f"difference {clean:+.3f} clean, {corrupt:+.3f} corrupt"
@@ -83,8 +86,8 @@ def find_feature_circuit(
         typer.echo(f"{weight:>+9.3f}  {source} -> {target}")
     typer.echo(str(found))
     if out is not None:
-        _page(out, model, lead, circuit, found)
-    return _document(circuit, found, nodes, edges) | {"page": out}
+        _page(out, model, lead_with(warning, lead), circuit, found)
+    return _document(circuit, found, nodes, edges) | {"warning": warning, "page": out}
 
 
 def _page(out: Path, model: Model, lead: str, circuit: FeatureCircuit, found: FeatureFaithfulness) -> None:
@@ -109,7 +112,9 @@ def _document(
         "corrupt": float(effects.corrupt.mean()),
         "nodes": [{"node": name, "effect": effect} for name, effect in nodes],
         "edges": [{"source": source, "target": target, "weight": weight} for source, target, weight in edges],
-        "check": None if check is None else {"nodes": len(check.edges), "correlation": check.correlation},
+        "check": None
+        if check is None
+        else {"nodes": len(check.edges), "correlation": check.correlation, "relative_error": check.error},
         "trusted": None if check is None else check.trusted,
         "faithfulness": {
             "circuit": dict(found.circuit),

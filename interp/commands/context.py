@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import Device, Quiet, check_device, load_model, read_lines
+from interp.commands.arguments import Device, Quiet, check_device, lead_with, load_model, note, read_lines
 from interp.commands.verb import Document, verb
 from interp.context import (
+    DemonstrationEffects,
     PairTask,
     find_function_vector,
     measure_demonstrations,
@@ -56,11 +57,14 @@ def context_command(
     best = [(layer, head) for layer, head, _ in scores.top(heads)]
     vector = find_function_vector(loaded, chosen_on, best, shots=shots, n=n)
     transfer = measure_transfer(loaded, reported_on, vector, best, shots=shots, n=n, progress=not quiet)
+    warning = _warn_undone(effects)
+    note(warning)
     for one in (effects, scores, transfer):
         typer.echo(str(one))
     if out is not None:
-        lead = (
-            f"What {model} takes from demonstrations in its prompt, and how it brings their task to where it answers."
+        lead = lead_with(
+            warning,
+            f"What {model} takes from demonstrations in its prompt, and how it brings their task to where it answers.",
         )
         report(
             out,
@@ -82,8 +86,20 @@ def context_command(
         "cost": effects.cost,
         "heads": scores.top(heads),
         "transfer": transfer.by,
+        "warning": warning,
         "page": out,
     }
+
+
+def _warn_undone(effects: DemonstrationEffects) -> str | None:
+    """What to say first where the demonstrations bring no task that could be taken apart."""
+    done, bare = effects.accuracy["none"], effects.accuracy["no demonstrations"]
+    if effects.cost["no demonstrations"].low > 0:
+        return None
+    return (
+        f"the model does not do this task from demonstrations: it says the label in {done:.0%} of prompts with them "
+        f"and in {bare:.0%} without, so what is changed below, and its heads, say little"
+    )
 
 
 def _pairs(task: str) -> PairTask:

@@ -47,6 +47,7 @@ from interp.tuning import (
 )
 
 GUIDE = "guide:"
+SAME = "the two models compute the same on all these texts, so no site holds anything of a difference"
 
 
 @verb
@@ -109,6 +110,11 @@ class _Measured:
     words: WordsOfDifference
     weights: WeightDifference
 
+    @property
+    def same(self) -> bool:
+        """Whether states and predictions are the same everywhere."""
+        return self.tokens.mean.value == 0 and not bool(self.states.mean.any())
+
 
 def _measure(pair: ModelPair, lines: list[str], first: int, site: Site, quiet: bool) -> _Measured:
     states = measure_difference(pair, lines, first=first, progress=not quiet)
@@ -123,6 +129,8 @@ def _measure(pair: ModelPair, lines: list[str], first: int, site: Site, quiet: b
 
 def _show(pair: ModelPair, own: _Measured, control: _Measured | None, n: int) -> Document:
     rows = _rows(own, control)
+    if own.same:
+        typer.echo(SAME)
     typer.echo("state: length of the mean difference over that of the base's states; held: share of the divergence")
     typer.echo(f"{'after':<16}{'state':>8}{'by chance':>11}{'placebo':>9}{'held':>8}{'placebo':>9}")
     for row in rows:
@@ -160,7 +168,8 @@ def _write(out: Path, names: tuple[str, str], own: _Measured, control: _Measured
     return report(
         out,
         f"What tuning changed: {names[1]}",
-        f"A model next to {names[0]}, from which it was tuned, on {n} texts that have nothing to do with the tuning.",
+        f"A model next to {names[0]}, from which it was tuned, on {n} texts that have nothing to do with the tuning."
+        + (f" {SAME[:1].upper()}{SAME[1:]}." if own.same else ""),
         [
             Section("What it says", "The same texts, read by both.", (said,)),
             Section("What it thinks", "The states after every block, and what the difference says as words.", panels),

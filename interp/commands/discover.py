@@ -23,10 +23,11 @@ from interp.commands.arguments import (
     read_lines,
     show_step,
 )
+from interp.commands.train_sae import as_document
 from interp.commands.verb import Document, verb
 from interp.common.texts import split_long_texts
 from interp.features import Describer, FeatureIndex, index, map_dictionary
-from interp.sae import SAE, Checkpoint, TopK, activations_of, save, tensor_source, train
+from interp.sae import SAE, Checkpoint, TopK, TrainReport, activations_of, save, tensor_source, train
 from interp.sae import load as load_sae
 from interp.show import browse, map_page
 
@@ -63,12 +64,14 @@ def discover_command(
         f"to do: {'' if trained else f'train {latents:,} latents on {tokens:,} tokens, '}index them, write pages; "
         f"{format_duration(seconds)} in all"
     )
+    report: TrainReport | None = None
     if trained:
         sae = _train_or_load(out / AUTOENCODER, loaded, place, latents)
     else:
         sae = TopK(loaded.tap(place).shape[-1], latents, k, seed=seed).to(loaded.device)
         how = {"tokens": tokens, "batch_size": BATCH, "lr": lr, "seed": seed, "checkpoint": Checkpoint(out / RUN)}
-        typer.echo(train(sae, activations_of(loaded, data, place), **how, progress=not quiet))
+        report = train(sae, activations_of(loaded, data, place), **how, progress=not quiet)
+        typer.echo(report)
         save(sae, out / AUTOENCODER)
         rmtree(out / RUN, ignore_errors=True)
     found = index(sae.to(loaded.device), loaded, data, out / INDEX, progress=not quiet)
@@ -81,6 +84,7 @@ def discover_command(
         "site": str(place),
         "autoencoder": out / AUTOENCODER,
         "index": out / INDEX,
+        "training": None if report is None else as_document(report),
         "tokens": found.about["tokens"],
         "latents": len(found),
         "firing": len(often),

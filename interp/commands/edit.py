@@ -112,7 +112,7 @@ def where(place: Location) -> str:
     if e.n == 1:
         return f"{found} (one fact says little: --layer sets another place)"
     doubt = "" if place.sure else "; the other token brings back about as much: --layer sets another place"
-    return f"{found} [{e.low:.0%}, {e.high:.0%}; {e.n} facts]{doubt}"
+    return f"{found} ({e.ends('.0%')}; {e.n} facts){doubt}"
 
 
 def echo_reply(reply: Answer) -> None:

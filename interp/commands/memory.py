@@ -77,7 +77,7 @@ def memory_command(
     for memory in shown:
         typer.echo(_line(memory))
     typer.echo(f"page {page} of {ceil(len(listed) / per_page)}; memories {len(listed)}, tokens read {found.n_tokens:,}")
-    panels = _on_prompt(loaded, layer, prompt, answer)
+    panels, on_prompt = _on_prompt(loaded, layer, prompt, answer)
     if out is not None:
         with show_step("writing the page", quiet):
             every = _memories(loaded, found, rates[NORM], listed, lenses)
@@ -90,6 +90,7 @@ def memory_command(
             name: {"rate": one.rate, "chance": one.chance, "p_value": one.p_value} for name, one in rates.items()
         },
         "memories": [_as_document(memory) for memory in shown],
+        "on_prompt": on_prompt,
         "page": out,
     }
 
@@ -126,7 +127,7 @@ def _as_document(memory: Memory) -> Document:
 def _rate(agreed: Agreement, name: str) -> str:
     rate = agreed.rate
     return (
-        f"layer {agreed.layer}, through the {name}: {rate.value:.2%} [{rate.low:.2%}, {rate.high:.2%}] of {rate.n} "
+        f"layer {agreed.layer}, through the {name}: {rate:.2%} of {rate.n} "
         f"memories promote what follows their best trigger; by chance {agreed.chance:.2%}, p = {agreed.p_value:.3g}"
     )
 
@@ -164,10 +165,12 @@ def _line(memory: Memory) -> str:
     return "\n".join(lines)
 
 
-def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None) -> tuple[Panel, ...]:
-    """What the layer writes after a prompt, and which memories give an answer: printed, and as panels."""
+def _on_prompt(
+    model: Model, layer: int, prompt: str | None, answer: str | None
+) -> tuple[tuple[Panel, ...], Document | None]:
+    """What the layer writes after a prompt, and which memories give an answer: printed, as panels, as a document."""
     if prompt is None:
-        return ()
+        return (), None
     parts = composition(model, prompt, layer)
     largest = parts.largest(-1)
     heard = [find_promoted_tokens(model, layer, [i], sign=1 if m > 0 else -1)[0] for i, m, _ in largest]
@@ -175,6 +178,11 @@ def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None)
     for (i, m, share), said in zip(largest, heard, strict=True):
         typer.echo(f"{i:>6}   coefficient {m:.2f}, {share:.1%} of the output; promotes {said[0][0]!r}, {said[1][0]!r}")
     panels = [composition_panel(parts, prompt, heard)]
+    largest_memories = [
+        {"neuron": i, "coefficient": m, "share": share, "promoted": said}
+        for (i, m, share), said in zip(largest, heard, strict=True)
+    ]
+    found: Document = {"prompt": prompt, "largest": largest_memories, "answer": None}
     if answer is not None:
         known = knowledge(model, Query(prompt, answer), progress=False)
         neurons = known.neurons()
@@ -185,7 +193,14 @@ def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None)
             f"of the same layers {effect[1]:.1%}"
         )
         panels.append(knowledge_panel(known, effect))
-    return tuple(panels)
+        found["answer"] = {
+            "answer": answer,
+            "probability": known.clean,
+            "memories": [{"layer": one, "neuron": i} for one, i in neurons],
+            "without": effect[0],
+            "without_others": effect[1],
+        }
+    return tuple(panels), found
 
 
 def _name_memories(neurons: Sequence[tuple[int, int]]) -> str:

@@ -7,7 +7,16 @@ import typer
 from hooks.errors import InvalidArgument
 from hooks.site import embedding
 from hooks.towers import Towers
-from interp.atlas import Neighbours, Space, find_neighbours, measure_hubness, solve_analogy, space_at, token_space
+from interp.atlas import (
+    Neighbours,
+    Space,
+    find_neighbours,
+    measure_hubness,
+    random_query,
+    solve_analogy,
+    space_at,
+    token_space,
+)
 from interp.commands.arguments import Device, Quiet, check_device, load_model, show_step
 from interp.commands.verb import Document, verb
 from interp.postcard import bundled_nets, draw, load_net, new_net, scenes
@@ -18,7 +27,9 @@ def neighbours_command(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A language model, for its tokens, or a bundled net of pictures.")
     ],
-    query: Annotated[str, typer.Argument(help="A token, such as ' London', or the number of a test picture.")],
+    query: Annotated[
+        str, typer.Argument(help="A token, such as ' London' or id:123, or the number of a test picture.")
+    ],
     minus: Annotated[str | None, typer.Option(help="With --plus: the query less this and plus that.")] = None,
     plus: Annotated[str | None, typer.Option(help="See --minus.")] = None,
     k: Annotated[int, typer.Option(help="How many.")] = 10,
@@ -38,10 +49,16 @@ def neighbours_command(
         rest = find_neighbours(space, _item(query, drawn), k, exclude=None if drawn else found.excluded)
     else:
         found = find_neighbours(space, _item(query, drawn), k)
-        rest = None if other is None else find_neighbours(other, _item(query, drawn), k)
+        alone = space.number(_item(query, drawn))
+        rest = (
+            find_neighbours(other, alone, k)
+            if other
+            else find_neighbours(space, random_query(space), k, exclude=[alone])
+        )
     hubs = measure_hubness(space, k) if len(space) <= 5000 else None
-    _show(found, rest, "the query alone" if plus is not None else "untrained net")
-    typer.echo(f"left out, as they are in the question: {', '.join(found.excluded)}")
+    control = "the query alone" if plus is not None else "untrained net" if drawn else "a random direction"
+    _show(found, rest, control, by_id=not drawn)
+    typer.echo(f"left out, as they are in the question: {', '.join(map(repr, found.excluded))}")
     if hubs is not None:
         typer.echo(
             f"hubs: {hubs.hubs[0][0]!r} is a neighbour of {hubs.hubs[0][1]} of {len(space)} items, skew {hubs.skew:.2f}"
@@ -49,8 +66,11 @@ def neighbours_command(
     return {
         "query": query,
         "neighbours": [*zip(found.names, found.scores.tolist(), strict=True)],
+        "numbers": found.numbers.tolist(),
         "excluded": found.excluded,
-        "control": None if rest is None else [*zip(rest.names, rest.scores.tolist(), strict=True)],
+        "control": [*zip(rest.names, rest.scores.tolist(), strict=True)],
+        "control_is": control,
+        "hubs": None if hubs is None else {"most": hubs.hubs, "skew": hubs.skew},
     }
 
 
@@ -82,8 +102,13 @@ def _postcards(name: str, n: int, device: str | None, quiet: bool) -> tuple[Spac
     return both[0], both[1]
 
 
-def _show(found: Neighbours, rest: Neighbours | None, control: str) -> None:
-    typer.echo(f"{'score':>7}  {'item':<44}{control if rest is not None else ''}")
-    for i, name in enumerate(found.names):
-        rivals = "" if rest is None else rest.names[i]
-        typer.echo(f"{float(found.scores[i]):>7.3f}  {name!r:<44}{rivals}")
+def _show(found: Neighbours, rest: Neighbours, control: str, *, by_id: bool) -> None:
+    typer.echo(f"{'score':>7}  {'item':<44}{'score':>7}  {control}")
+    for mine, other in zip(_named(found, by_id), _named(rest, by_id), strict=True):
+        typer.echo(f"{mine[0]:>7.3f}  {mine[1]:<44}{other[0]:>7.3f}  {other[1]}")
+
+
+def _named(found: Neighbours, by_id: bool) -> list[tuple[float, str]]:
+    """Each neighbour's score and name, and a token's id: tokens may read alike."""
+    ids = [f" (id:{i})" if by_id else "" for i in found.numbers.tolist()]
+    return [(s, f"{name!r}{i}") for s, name, i in zip(found.scores.tolist(), found.names, ids, strict=True)]

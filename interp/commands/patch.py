@@ -1,11 +1,14 @@
 """The command `interp patch`: which places of a model a behaviour runs through, from a clean and a corrupt text."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
-from hooks import Model
+from hooks import Model, Tokens
+from hooks.encoding import special_ids
 from hooks.errors import InvalidArgument, nearest
 from hooks.pieces import piece
 from hooks.site import LayerSites
@@ -20,11 +23,21 @@ from interp.circuits import (
     noising,
     patch_sweep,
 )
-from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer, note_unshown
+from interp.commands.arguments import (
+    Device,
+    FirstToken,
+    ModelName,
+    Quiet,
+    lead_with,
+    load_to_answer,
+    note,
+    warn_unshown,
+)
 from interp.commands.verb import Document, verb
 from interp.show import Section, patch_panel, report
 from interp.show.frame import page_at
 
+ONE_PAIR = "One pair of texts has no interval"
 SWEEPS = {
     "layer": each_layer,
     "position": each_position,
@@ -65,23 +78,46 @@ def patch_command(
     wanted, words = "patching measures what is predicted", {"RIGHT": right, "WRONG": wrong}
     loaded, answers = load_to_answer(model, wanted, first_token, device, quiet=quiet, **words)
     patching = (noising if necessity else denoising)(clean, corrupt)
-    found = patch_sweep(loaded, patching, logit_difference(loaded, *answers), over=over, progress=not quiet)
+    metric = logit_difference(loaded, *answers)
+    found = patch_sweep(loaded, patching, metric, over=over, progress=not quiet)
+    other = replace(patching, donor=_random_text(loaded, patching.tokens(loaded)[1]))
+    control = replace(patch_sweep(loaded, other, metric, over=over, progress=not quiet), donor=found.donor)
     base, donor = float(found.base), float(found.donor)
+    warning = warn_unshown(*((base, donor) if necessity else (donor, base)))
+    note(warning)
     typer.echo(f"{found.kind}: logit difference {base:+.3f} unpatched, {donor:+.3f} with everything patched")
-    places = _largest(found, loaded, top)
+    places, most = _largest(found, control, loaded, top), float(control.effect.abs().max())
+    typer.echo(f"{'share':>8}  {'control':>8}")
     for place in places:
-        typer.echo(f"{place['share']:>+8.3f}  {_name(place)}")
-    note_unshown(*((base, donor) if necessity else (donor, base)))
+        typer.echo(f"{place['share']:>+8.3f}  {place['control']:>+8.3f}  {_name(place)}")
+    said = f"control: the same patches from a text of random tokens, a share of at most {most:.3f}. {ONE_PAIR}"
+    typer.echo(said)
     if out is not None:
-        lead = f"{right!r} against {wrong!r} after {clean!r}."
+        lead = lead_with(warning, f"{right!r} against {wrong!r} after {clean!r}. {said[:1].upper()}{said[1:]}.")
         report(out, f"Patching {loaded.name}", lead, [Section("Places", corrupt, (patch_panel(found, loaded),))])
         typer.echo(f"page: {out.resolve()}")
-    return {"kind": found.kind, "unpatched": base, "patched": donor, "places": places, "page": out}
+    return {
+        "kind": found.kind,
+        "unpatched": base,
+        "patched": donor,
+        "places": places,
+        "largest_control": most,
+        "warning": warning,
+        "page": out,
+    }
 
 
-def _largest(found: PatchEffect, model: Model, count: int) -> list[dict[str, Any]]:
+def _random_text(model: Model, tokens: Tokens) -> Tokens:
+    """A text of as many random tokens: what values that have nothing to do with the behaviour bring."""
+    ordinary = [i for i in range(len(model.tokenizer)) if i not in special_ids(model.tokenizer) and i < model.d_vocab]
+    drawn = torch.randint(len(ordinary), tokens.ids.shape, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor(ordinary)[drawn].to(tokens.ids)
+    return replace(tokens, ids=torch.where(tokens.special, tokens.ids, ids), texts=None, offsets=None)
+
+
+def _largest(found: PatchEffect, control: PatchEffect, model: Model, count: int) -> list[dict[str, Any]]:
     """The places with the largest shares, by size, each position with its token in the text that is patched."""
-    shares = found.effect
+    shares, others = found.effect, control.effect.flatten()
     places = []
     for i in shares.abs().flatten().argsort(descending=True)[:count].tolist():
         at, left = [], i
@@ -89,7 +125,8 @@ def _largest(found: PatchEffect, model: Model, count: int) -> list[dict[str, Any
             left, number = divmod(left, size)
             at.append(number)
         layer, *rest = at[::-1]
-        place: dict[str, Any] = {"share": float(shares.flatten()[i]), "site": str(found.sites[layer])}
+        place: dict[str, Any] = {"share": float(shares.flatten()[i]), "control": float(others[i])}
+        place["site"] = str(found.sites[layer])
         for axis, number in zip(found.axes, rest, strict=True):
             place["position" if axis == "pos" else axis] = number
         if "position" in place:

@@ -83,6 +83,7 @@ def _as_document(grid: ProbeGrid) -> Document:
     ]
     site, position = grid.best
     controls = grid.controls
+    shuffled = controls.shuffled.tolist()
     return {
         "cells": cells,
         "best": {"site": str(site), "position": str(position)},
@@ -90,8 +91,14 @@ def _as_document(grid: ProbeGrid) -> Document:
         "balanced_accuracy": grid.balanced,
         "auroc": grid.auroc,
         "p_value": grid.p_value,
+        "least_p_value": grid.least_p_value,
+        "chosen": [{"site": str(site), "position": str(position)} for site, position in dict.fromkeys(grid.chosen)],
+        "shuffled": {"mean": sum(shuffled) / len(shuffled), "largest": max(shuffled), "n": len(shuffled)},
+        "control_task": controls.memorised,
+        "selectivity": controls.selectivity,
         "majority": controls.majority,
         "embedding": controls.embedding,
+        "embedding_same": controls.embedding_same,
         "untrained": controls.untrained,
         "elsewhere": controls.elsewhere,
     }

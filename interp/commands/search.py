@@ -151,6 +151,7 @@ def _as_document(result: SearchResult) -> Document:
         "p_value": result.p_value,
         "latents": [_score(score) for score in result.latents],
         "baselines": [_score(score) for score in result.baselines],
+        "against": result.against,
     }
 
 

@@ -82,7 +82,7 @@ def steer_command(
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
-    """Continue prompts without and with a steering, and say what was changed."""
+    """Continue prompts without and with a steering, and with a random one, and say what was changed."""
     check_one_vector(direction, sae, latent)
     if tokens < 1 or temperature < 0:
         raise InvalidArgument(f"--tokens {tokens} --temperature {temperature}: give at least 1, and at least 0")
@@ -177,6 +177,8 @@ class _Talk:
         steering = chosen.steering()
         asked = {"model": self.model.fingerprint, "steering": steering.source, "site": str(steering.site)}
         asked |= {"dose": chosen.dose, "prompt": prompt, **self.options, "vector": _digest(steering)}
+        random = steering.control(0)
+        asked |= {"control_is": random.source}
         if chosen.way == "clamp" and chosen.sae is not None:
             asked["autoencoder"] = digest_of_sae(chosen.sae)
         had = self._had(asked)
@@ -185,17 +187,20 @@ class _Talk:
             with show_step("continuing", self.quiet):
                 plain = self.model.generate(prompt, **self.options)
             typer.echo(
-                f"unsteered: {prompt}{plain}  (took {time.perf_counter() - began:.1f} s; the steered one as long)"
+                f"unsteered: {prompt}{plain}  (took {time.perf_counter() - began:.1f} s, as will each of the others)"
             )
             with show_step("continuing, steered", self.quiet), steer(self.model, steering, chosen.dose) as receipt:
                 steered = self.model.generate(prompt, **self.options)
-            had = asked | {"unsteered": plain, "steered": steered, "receipt": str(receipt)}
+            with show_step("continuing, steered at random", self.quiet), steer(self.model, random, chosen.dose):
+                control = self.model.generate(prompt, **self.options)
+            had = asked | {"unsteered": plain, "steered": steered, "control": control, "receipt": str(receipt)}
             self._keep(had)
         else:
             typer.echo(f"this exchange is in {self.out} already\nunsteered: {prompt}{had['unsteered']}")
         typer.echo(f"dose {chosen.dose:g}: {prompt}{had['steered']}")
+        typer.echo(f"control, {random.source}, dose {chosen.dose:g}: {prompt}{had['control']}")
         typer.echo(had["receipt"])
-        return had
+        return had | {"model": self.model.name, "fingerprint": self.model.fingerprint}
 
     def _had(self, asked: dict[str, Any]) -> dict[str, Any] | None:
         if not self.out.exists():
@@ -218,7 +223,9 @@ def _converse(talk: _Talk, chosen: _Chosen) -> None:
     """Read prompts and orders until the input ends; a mistake is reported and changes nothing."""
     began = time.perf_counter()
     talk.model.generate("A", max_new_tokens=2)
-    each = (time.perf_counter() - began) * talk.options["max_new_tokens"]  # two continuations, from one of two tokens
+    each = (
+        (time.perf_counter() - began) * 1.5 * talk.options["max_new_tokens"]
+    )  # three continuations, from one of two tokens
     chosen.settle_dose(talk.model, talk.quiet)
     made = chosen.steering()
     typer.echo(f"{made.source} at {made.site}, dose {chosen.dose:g}; {format_duration(each)} per prompt")

@@ -89,8 +89,26 @@ def _save(members: Mapping[str, Member], reports: Mapping[str, TrainReport], out
         typer.echo(f"{name}: {report}" if name else report)
         folder = save(members[name].sae, out / name if name else out)
         typer.echo(f"autoencoder: {folder.resolve()}")
-        made.append({"name": name, "folder": folder, "report": str(report)})
+        made.append({"name": name or None, "folder": folder, **as_document(report)})
     return {"autoencoders": made}
+
+
+def as_document(report: TrainReport) -> Document:
+    """The numbers of a training, which it prints as a sentence.
+
+    Examples:
+        ```python
+        as_document(train(sae, source))["explained_variance"]
+        ```
+    """
+    return {
+        "tokens": report.tokens,
+        "explained_variance": report.explained_variance,
+        "l0": report.l0,
+        "measured_on": report.quality.tokens,
+        "silent_share": report.dead_share,
+        "silent_over": report.silent_over,
+    }
 
 
 def _check_data(settings: TrainSettings) -> None:

@@ -51,9 +51,7 @@ class DemonstrationEffects:
         for change, said in self.accuracy.items():
             follows = f"  follows {self.followed[change].value:.2f}" if change in self.followed else ""
             cost = self.cost[change]
-            lines.append(
-                f"  {change:<22} {said.value:.2f}  {cost.value:+.2f} ({cost.low:+.2f}, {cost.high:+.2f}){follows}"
-            )
+            lines.append(f"  {change:<22} {said.value:.2f}  {cost:+.2f}{follows}")
         return "\n".join(lines)
 
     def to_pandas(self) -> "DataFrame":

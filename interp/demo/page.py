@@ -88,7 +88,7 @@ def _search(subject: str, found: Discovery) -> Section:
         f"All latents are ranked on half of some sentences about {subject} and about everything else, and up to three "
         "that do best together are scored on the other half: by name, by alias and in other languages. Found: "
         f"{found.search.finding.name}. Descriptions that name nothing had no part in it; of {recall.n} of those it "
-        f"finds {recall.value:.0%} ({recall.low:.0%} to {recall.high:.0%}).",
+        f"finds {recall:.0%}.",
         (
             search_panel(found.search),
             examples_panel(found.feature),
@@ -106,10 +106,10 @@ def _steering_section(subject: str, settings: Settings, turned: SteeringOutcome)
         "A latent that detects the landmark best need not make the model say it, so up to three latents are chosen by "
         f"what the model writes when they are turned up, and added to every token: {turned.direction.source}. Prompts "
         "are openings of sentences that name nothing. Latents and dose were chosen on half of them; on the other half, "
-        f"dose {chosen.dose:.2g} makes {steered.naming.value:.0%} "
-        f"({steered.naming.low:.0%} to {steered.naming.high:.0%}) of continuations, sampled at temperature "
-        f"{settings.steering.sampling.temperature:g}, name {subject}, at {over.value:.2f} "
-        f"({over.low:.2f} to {over.high:.2f}) times the perplexity of unsteered text. Unsteered it is "
+        f"dose {chosen.dose:.2g} makes {steered.naming:.0%} "
+        f"of continuations, sampled at temperature "
+        f"{settings.steering.sampling.temperature:g}, name {subject}, at {over:.2f} "
+        f"times the perplexity of unsteered text. Unsteered it is "
         f"{chosen.unsteered.naming.value:.1%}, with random directions of equal norm {chosen.control.naming.value:.1%}.",
         (
             dose_panel(chosen, subject),

@@ -194,8 +194,10 @@ def _score_sums(x: Float[Tensor, "n _"], seen: Bool[Tensor, "n"], count: int) ->
 
 
 def _gini(power: Float[Tensor, "n"]) -> float:
-    """1 less twice the area under the Lorenz curve."""
+    """1 less twice the area under the Lorenz curve; 0 where there is no power: none is shared unequally."""
     ordered = power.sort().values
+    if not bool(ordered.any()):
+        return 0.0
     n = len(ordered)
     weights = torch.arange(1, n + 1)
-    return float((2 * (weights * ordered).sum() / (n * ordered.sum().clamp(min=1e-30))) - (n + 1) / n)
+    return float((2 * (weights * ordered).sum() / (n * ordered.sum())) - (n + 1) / n)

@@ -135,7 +135,7 @@ class Ablation:
     __repr__ = summarise
 
     def __str__(self) -> str:
-        rows = [f"  {name:<24} {e.value:+.4f} ({e.low:+.4f}, {e.high:+.4f})  {self.control[name].value:+.4f}"
+        rows = [f"  {name:<24} {e:+.4f}  {self.control[name].value:+.4f}"
                 for name, e in self.cost.items()]  # fmt: skip
         return "\n".join([f"without expert {self.expert}; next to it without expert {self.other}:", *rows])
 

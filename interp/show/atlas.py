@@ -164,7 +164,7 @@ def _tiles(atlas: Atlas, icons: Icons | None, quality: MapQuality | None) -> Seq
     found.append(Tile(str(len(cells.cells)), f"cells, with {held:,} activations in them", rest))
     if quality is not None:
         one, flat = (quality.trustworthiness[name] for name in ("map", "principal components"))
-        meaning = f"trustworthiness of the map [{one.low:.3f}, {one.high:.3f}]"
+        meaning = f"trustworthiness of the map ({one.ends()})"
         found.append(Tile(f"{one.value:.3f}", meaning, f"two principal components {flat.value:.3f}"))
         if quality.purity is not None:
             by = quality.purity.by_space

@@ -44,7 +44,7 @@ def _cells(rows: Mapping[str, Mapping[str, Estimate]], names: Sequence[str], mea
     for name in names:
         compared = rows.get(f"{name}{CONTROL}", {}).get(measure)
         mean = _cell(rows[name].get(measure), percent)
-        share = None if compared is None else f"control {compared.value:{'.0%' if percent else '.3g'}}"
+        share = None if compared is None else f"control {compared.value:{'.0%' if percent else '.4g'}}"
         cells.append(mean if share is None else part("below", mean, share))
     return cells
 
@@ -52,9 +52,8 @@ def _cells(rows: Mapping[str, Mapping[str, Estimate]], names: Sequence[str], mea
 def _cell(e: Estimate | None, percent: bool) -> str:
     if e is None:
         return "\u2013"
-    if percent:
-        return part("with_small", f"{e.value:.0%}", f"{100 * e.low:.0f}\u2013{100 * e.high:.0f}")
-    return f"{e.value:.3g}" if e.n == 1 else part("with_small", f"{e.value:.3g}", f"{e.low:.3g} to {e.high:.3g}")
+    spec = ".0%" if percent else ".4g"
+    return part("with_small", f"{e.value:{spec}}", e.ends(spec))
 
 
 def _refusals(audit: Audit) -> str:

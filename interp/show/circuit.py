@@ -55,6 +55,12 @@ def circuit_panel(found: EdgeEffect, n_edges: Count = 40, by: str = "size") -> P
     )
 
 
+MEANING = (
+    "f is the share of what the model does that a circuit does; CPR is the mean of f over sizes, higher is better; CMD "
+    "is how far f is from 1 on average, lower is better, 0 the least"
+)
+
+
 def faithfulness_panel(curves: Sequence[FaithfulnessCurve]) -> Panel:
     """Draw the faithfulness of circuits by their size, one line for each ranking; the one called "random" is grey.
 
@@ -90,7 +96,7 @@ def faithfulness_panel(curves: Sequence[FaithfulnessCurve]) -> Panel:
     return Panel(
         title="How much of what the model does its circuits do",
         body=figure.update_layout(margin_t=40),
-        caption=f"1 is the model, 0 is every edge ablated. {areas}.",
+        caption=f"1 is the model, 0 is every edge ablated. {areas}. {MEANING[:1].upper()}{MEANING[1:]}.",
         control=(
             "A random ranking of the edges is what a method must beat. "
             f"{len(curves[0].whole)} pair{'s' if len(curves[0].whole) > 1 else ''} of texts."

@@ -36,10 +36,7 @@ def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[W
             f"{float(found.active[-1]):.0%} of the memories are active here. At {found.composed.value:.0%} of the "
             f"prompt's {found.composed.n} tokens no active memory promotes the token that the whole output does."
         ),
-        control=(
-            f"Compared with the token of another place instead, none promotes it at {chance.value:.0%} "
-            f"({chance.low:.0%} to {chance.high:.0%}) of them."
-        ),
+        control=(f"Compared with the token of another place instead, none promotes it at {chance:.0%} of them."),
     )
 
 

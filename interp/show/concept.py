@@ -71,10 +71,14 @@ def _verdict(result: SearchResult) -> str:
     """What follows from the comparison, so that a dictionary is not believed because it was trained."""
     if result.p_value > 0.05:
         return "A search with exchanged labels does as well often enough that nothing was found."
-    better = [score.name for score in result.baselines if score.interval[0] > result.best.interval[1]]
-    if better:
-        return f"{better[0].capitalize()} is the better tool here: its interval is above the latent's."
-    return "No probe is clearly better."
+    if not result.against:
+        return ""
+    name, most = max(result.against.items(), key=lambda one: (one[1].low > 0, one[1].value))
+    shown = f"{most:+.2f}"
+    if most.low <= 0:
+        return f"No baseline is clearly better: on the same texts {name}'s F1 less the latent's is {shown}."
+    called = name[:1].upper() + name[1:]
+    return f"{called} is the better tool here: on the same texts its F1 less the latent's is {shown}."
 
 
 def _tiles(result: SearchResult) -> tuple[Tile, ...]:
@@ -87,7 +91,7 @@ def _tiles(result: SearchResult) -> tuple[Tile, ...]:
         ),
         Tile(
             f"{probe.held_out.f1:.2f}",
-            f"F1 of the {probe.name}, the best of the baselines",
+            f"F1 of {probe.name}, the best of the baselines",
             f"95% interval {probe.interval[0]:.2f} to {probe.interval[1]:.2f}",
         ),
         Tile(

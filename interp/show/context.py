@@ -28,8 +28,7 @@ def demonstrations_panel(effects: DemonstrationEffects) -> Panel:
         body=_shares(rows, {"nothing changed": CONCEPT, "no demonstrations": CONTROL}),
         caption=(
             f"Each row is the same prompts with one thing changed. {dearest.capitalize()} costs most: "
-            f"{100 * costs[dearest].value:.0f} points (95 % interval {100 * costs[dearest].low:.0f} to "
-            f"{100 * costs[dearest].high:.0f})."
+            f"{costs[dearest]:.0%}, with its 95 % interval."
         ),
         control="" if bare is None else f"Without demonstrations the label is said in {bare.value:.0%} of prompts.",
     )
@@ -62,7 +61,7 @@ def transfer_panel(found: Transfer) -> Panel:
 
 
 def _percent(e: Estimate) -> str:
-    return f"{e.value:.0%} ({e.low:.0%} to {e.high:.0%})"
+    return f"{e:.0%}"
 
 
 def _shares(found: Mapping[str, Estimate], colours: Mapping[str, str]) -> Figure:

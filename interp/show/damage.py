@@ -51,4 +51,4 @@ def _cells(one: Damage, other: Damage) -> list[str]:
 
 
 def _cell(estimate: Estimate, form: str) -> str:
-    return part("with_small", f"{estimate.value:{form}}", f"{estimate.low:{form}} to {estimate.high:{form}}")
+    return part("with_small", f"{estimate.value:{form}}", estimate.ends(form))

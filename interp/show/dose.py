@@ -86,8 +86,8 @@ def _caption_of_choice(chosen: ChosenDose, concept: str) -> str:
     naming, over = chosen.steered.naming, chosen.steered.perplexity_over(chosen.unsteered)
     return (
         "On the half of the prompts that it was chosen on, which flatters it: "
-        f"{_caption(chosen.response, concept)} On the other half, dose {chosen.dose:g} makes {naming.value:.0%} "
-        f"({naming.low:.0%} to {naming.high:.0%}) of continuations name {concept}, at {over.value:.2f} times the "
+        f"{_caption(chosen.response, concept)} On the other half, dose {chosen.dose:g} makes {naming:.0%} "
+        f"of continuations name {concept}, at {over.value:.2f} times the "
         "perplexity of unsteered text."
     )
 

@@ -117,7 +117,7 @@ def _tiles(result: Audit) -> list[Tile]:
             Tile(
                 f"{said.value:.0%}",
                 f"of {said.n} fact{'s' * (said.n > 1)} said by free generation: {name}",
-                f"{said.low:.0%} to {said.high:.0%}; unedited {before.value:.0%}, control {compared.value:.0%}",
+                f"{said.ends('.0%')}; unedited {before.value:.0%}, control {compared.value:.0%}",
             )
         )
     return tiles[:4]

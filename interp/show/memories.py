@@ -52,7 +52,7 @@ def memories_page(
         Tile(
             f"{here.rate.value:.1%}",
             f"of layer {layer}'s {here.rate.n} memories promote what follows their best trigger",
-            f"{here.rate.low:.1%} to {here.rate.high:.1%}; by chance {here.chance:.2%}",
+            f"{here.rate.ends('.1%')}; by chance {here.chance:.2%}",
         ),
         Tile(f"{n:,}", f"tokens of {texts:,} texts read", "the top few of them flatter any memory"),
     ]

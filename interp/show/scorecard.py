@@ -53,4 +53,4 @@ def scorecard_panel(card: Scorecard, edit: Edit) -> Panel:
 def _cell(e: Estimate) -> str:
     share = round(100 * e.value)
     ground = f"linear-gradient(90deg, {rgba(CONCEPT, 0.15)} {share}%, {rgba(CONTROL, 0.1)} {share}%)"
-    return part("bar", ground, f"{e.value:.0%}", f"{100 * e.low:.0f}–{100 * e.high:.0f}")
+    return part("bar", ground, f"{e.value:.0%}", e.ends(".0%"))

@@ -1,4 +1,4 @@
-"""The outcome of a search as a table: the best latents next to the probes that were fitted to the same tokens."""
+"""The outcome of a search as a table: the best latents next to baselines on the same rows."""
 
 from markupsafe import Markup
 
@@ -9,7 +9,7 @@ from interp.show.page import Panel
 
 
 def search_panel(found: SearchResult, top: Count = 5) -> Panel:
-    """Precision, recall, F1 and AUROC on the half that was not searched, for latents and probes.
+    """Precision, recall, F1 and AUROC on the half that was not searched, for latents and baselines.
 
     Examples:
         ```python
@@ -21,7 +21,8 @@ def search_panel(found: SearchResult, top: Count = 5) -> Panel:
         body=Html(rank_table(found, top)),
         caption=(
             "Read the first row against the last ones: a dictionary earns its keep when one latent does about as well "
-            "as a probe that was shown the labels. Latents are in the order of F1 on the searched half, which also "
+            "as a probe that was shown the labels. Always yes is what F1 gives to a detector that knows nothing. "
+            "Latents are in the order of F1 on the searched half, which also "
             f"gave the thresholds; all figures are from the {found.reported[0]:,} rows (of which "
             f"{found.reported[1]:,} positive) that were not searched; "
             f"intervals are 95% bootstraps over groups of texts.{_note(found)}"
@@ -35,7 +36,7 @@ def search_panel(found: SearchResult, top: Count = 5) -> Panel:
 
 
 def rank_table(found: SearchResult, top: int, *, linked: bool = False) -> Markup:
-    """The table of a search: latents, their group if there is one, then the probes.
+    """The table of a search: latents, their group if there is one, then the baselines.
 
     Latents link to their folds where the page has them (`linked`).
     """
@@ -51,7 +52,7 @@ def _row(score: Score, forms: list[str], linked: bool) -> list[str]:
     low, high = score.interval
     by_form = [f"{score.recall_by_form[form]:.2f}" if form in score.recall_by_form else "–" for form in forms]
     kept = score.held_out
-    f1 = part("with_small", f"{kept.f1:.3f}", f"{low:.2f}–{high:.2f}")
+    f1 = part("with_small", f"{kept.f1:.3f}", f"{low:.3f} to {high:.3f}")
     name = score.name
     if linked and score.latent is not None:
         name = part("link", f"latent-{score.latent}", name)

@@ -56,8 +56,8 @@ def comparison_panel(found: MethodComparison, concept: str) -> Panel:
         [
             name,
             "–" if dose is None else f"{dose:g}",
-            part("with_small", f"{naming.value:.2f}", f"{naming.low:.2f}–{naming.high:.2f}"),
-            part("with_small", f"{ratio.value:.2f}", f"{ratio.low:.2f}–{ratio.high:.2f}"),
+            part("with_small", f"{naming.value:.2f}", naming.ends(".2f")),
+            part("with_small", f"{ratio.value:.2f}", ratio.ends(".2f")),
         ]
         for name, dose, naming, ratio in found.rows()
     ]

@@ -136,4 +136,4 @@ def _row(found: WayComparison, way: str) -> list[str]:
 def _interval(e: Estimate | None, sign: str = "") -> str:
     if e is None:
         return "–"
-    return part("with_small", f"{sign}{e.value:.2f}", f"{e.low:.2f} to {e.high:.2f}")
+    return part("with_small", f"{sign}{e.value:.2f}", e.ends(".2f"))

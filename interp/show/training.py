@@ -35,7 +35,7 @@ def training_panel(report: TrainReport, held_out: Quality, untrained: Quality) -
             "The upper curve should rise and level off, the lower one stay near zero. With "
             f"{held_out.l0:.0f} of {len(held_out.firings):,} latents active per token it explains "
             f"{held_out.explained_variance:.1%} of the variance on {held_out.tokens:,} held-out tokens; "
-            f"{report.dead_share:.1%} of latents were silent over the last {report.dead_after:,} training tokens."
+            f"{report.dead_share:.1%} of latents were silent over the last {report.silent_over:,} training tokens."
         ),
         control=(
             f"An untrained dictionary of the same shape explains {untrained.explained_variance:.1%}; the mean "

@@ -14,6 +14,7 @@ from interp.tuning import Difference, SiteDivergence, TokenDivergence, WeightDif
 
 BEFORE_IT = 8
 """How many tokens are shown before one that is continued otherwise."""
+ANY_TUNING = "Words of the placebo's column are what any tuning raises."
 NO_PLACEBO = "No placebo was given: how much of this any tuning changes is not known."
 
 
@@ -88,6 +89,7 @@ def predictions_panel(
     rows = [
         [f"… {before}", part("code", visible(base)), part("code", visible(tuned)), f"{kl:.1f}"]
         for (before, base, tuned), kl in [*listed.items()][:top]
+        if kl > 0
     ]
     largest = max((float(kl.max()) for kl in found.kl if len(kl)), default=0.0)
     order = sorted(range(len(found.kl)), key=lambda i: -float(found.kl[i].mean()))[:texts]
@@ -120,8 +122,15 @@ def raised_words_panel(found: WordsOfDifference, placebo: WordsOfDifference | No
         ("base's head", found.base),
         ("tuned head", found.tuned),
     ]
-    if placebo is not None:
+    if placebo is not None and placebo.base:
         columns.append(("placebo", placebo.base))
+    if not found.base:
+        return Panel(
+            title="Words that the difference raises",
+            body=Html(part("block", "words", "none")),
+            caption=f"The two models do not differ after block {_name(found.site)}, so no words are raised.",
+            control="Nothing was measured that needs one.",
+        )
     rows = [
         [str(i + 1), *(part("with_small", part("code", visible(of[i][0])), f"{of[i][1]:.1f}") for _, of in columns)]
         for i in range(min(len(of) for _, of in columns))
@@ -135,7 +144,13 @@ def raised_words_panel(found: WordsOfDifference, placebo: WordsOfDifference | No
         ),
         control=(
             "The tuned head could do the reading by itself: what both heads say is in the difference. "
-            + ("Words of the placebo's column are what any tuning raises." if placebo else NO_PLACEBO)
+            + (
+                NO_PLACEBO
+                if placebo is None
+                else ANY_TUNING
+                if placebo.base
+                else "The placebo's difference raises none."
+            )
         ),
     )
 
@@ -182,7 +197,7 @@ def _name(site: Site) -> str:
 
 
 def _nats(e: Estimate) -> str:
-    return f"{e.value:.3f} nats ({e.low:.3f} to {e.high:.3f})"
+    return f"{e.value:.3f} nats ({e.ends()})"
 
 
 def _line(x: list[str], y: list[float], colour: str, name: str, dash: str = "solid") -> Scatter:

@@ -68,10 +68,7 @@ class MethodComparison:
         lines = [f"{'way':<34}{'dose':>6}  {'expresses it':<22}{'perplexity ratio'}"]
         for name, dose, naming, ratio in self.rows():
             at = "–" if dose is None else f"{dose:g}"
-            lines.append(
-                f"{name:<34}{at:>6}  {naming.value:.2f} [{naming.low:.2f}, {naming.high:.2f}]     "
-                f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-            )
+            lines.append(f"{name:<34}{at:>6}  {f'{naming:.2f}':<22}{ratio:.2f}")
         return "\n".join([*lines, *(f"{name}: no fluent dose" for name, one in self.chosen.items() if one is None)])
 
 

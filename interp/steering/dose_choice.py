@@ -38,7 +38,7 @@ class ChosenDose:
     def __repr__(self) -> str:
         naming, ratio = self.steered.naming, self.steered.perplexity_over(self.unsteered)
         return (
-            f"ChosenDose(dose={self.dose:g}: names it {naming.value:.2f} [{naming.low:.2f}, {naming.high:.2f}], "
+            f"ChosenDose(dose={self.dose:g}: names it {naming:.2f}, "
             f"control {self.control.naming.value:.2f}, perplexity ratio {ratio.value:.2f})"
         )
 
@@ -117,8 +117,8 @@ class SuggestedDose:
     def __str__(self) -> str:
         tried = ", ".join(f"{dose:g}: {ratio.value:.1f}" for dose, ratio in self.ratios)
         return (
-            f"dose {self.dose:g}, measured: the text stays at {self.ratio.value:.2f} [{self.ratio.low:.2f}, "
-            f"{self.ratio.high:.2f}] times the perplexity of unsteered text, at most {self.most:g} (tried {tried})"
+            f"dose {self.dose:g}, measured: the text stays at {self.ratio:.2f} "
+            f"times the perplexity of unsteered text, at most {self.most:g} (tried {tried})"
         )
 
     def to_pandas(self) -> "DataFrame":

@@ -35,10 +35,7 @@ class Effect:
 
     def __str__(self) -> str:
         naming, ratio = self.samples.naming, self.ratio
-        return (
-            f"{self.direction.source}: dose {self.dose:.3g} names it {naming.value:.2f} [{naming.low:.2f}, "
-            f"{naming.high:.2f}], perplexity ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-        )
+        return f"{self.direction.source}: dose {self.dose:.3g} names it {naming:.2f}, perplexity ratio {ratio:.2f}"
 
 
 def measure_effects(

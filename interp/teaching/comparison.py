@@ -91,7 +91,7 @@ class WayComparison:
 
 
 def _short(e: Estimate | None) -> str:
-    return "–" if e is None else f"{e.value:.0%} ({e.low:.0%} to {e.high:.0%})"
+    return "–" if e is None else f"{e:.0%}"
 
 
 def compare_ways(

@@ -45,8 +45,11 @@ class TokenDivergence:
         return _mean_over_texts(self.kl)
 
     def __repr__(self) -> str:
+        found = [one for one in self.largest(5) if one[0] > 0]
+        if not found:
+            return f"KL(tuned ‖ base) {self.mean} nats a token: the two models say the same after every token"
         lines = [f"KL(tuned ‖ base) {self.mean} nats a token; most after"]
-        for kl, text, pos in self.largest(5):
+        for kl, text, pos in found:
             base, tuned = self.said[text][pos]
             before = "".join(self.tokens[text][max(0, pos - 5) : pos + 1])
             lines.append(f"  {before!r}: {kl:.2f}, base {base!r}, tuned {tuned!r}")
@@ -207,6 +210,11 @@ def _mean_over_texts(rows: Sequence[Tensor]) -> Estimate:
 
 
 def _share_held(whole: Sequence[Tensor], left: Sequence[Tensor]) -> Estimate:
-    """1 − Σ left / Σ whole; 0 where nothing differs."""
+    """1 − Σ left / Σ whole; 0 where nothing differs: no site holds a part of nothing."""
     both = torch.stack([_sums(whole)[:, 0], _sums(left)[:, 0]], 1)
-    return bootstrap(lambda drawn: 1 - float(drawn[0][:, 1].sum() / drawn[0][:, 0].sum().clamp_min(1e-12)), [both])
+
+    def held(drawn: list[Tensor]) -> float:
+        of, still = drawn[0].sum(0).tolist()
+        return 1 - still / of if of > 0 else 0.0
+
+    return bootstrap(held, [both])

@@ -23,7 +23,7 @@ from interp.tuning.pair import ModelPair
 class WordsOfDifference:
     """The tokens that a difference raises most, read with the base model's own head and with the tuned one's.
 
-    The tuned head alone could do the reading; what both say is in the difference.
+    The tuned head alone could do the reading; what both say is in the difference. A difference of zero raises none.
     """
 
     site: Site
@@ -31,6 +31,8 @@ class WordsOfDifference:
     tuned: tuple[tuple[str, float], ...]
 
     def __repr__(self) -> str:
+        if not self.base:
+            return f"{self.site}: the two models do not differ there, so no words are raised"
         heads = (("base's head ", self.base), ("tuned head  ", self.tuned))
         return "\n".join(
             f"{self.site}, {name}: {', '.join(f'{word!r} {z:.1f}' for word, z in words)}" for name, words in heads
@@ -54,9 +56,11 @@ def read_difference(
     """
     if k > pair.base.d_vocab:
         raise InvalidArgument(f"k={k} tokens are asked for, and the vocabulary has {pair.base.d_vocab}")
-    found = []
+    found, v = [], difference.vector(site, token)
+    if not bool(v.any()):
+        return WordsOfDifference(site, (), ())
     for model in (pair.base, pair.tuned):
-        z = lens_scores(model, difference.vector(site, token))
+        z = lens_scores(model, v)
         top = z.topk(k)
         found.append(
             tuple(

@@ -54,8 +54,14 @@ class WeightDifference:
     fingerprint: str
 
     def __repr__(self) -> str:
-        lines = ["tuned less base: matrix, ‖ΔW‖/‖W‖, effective rank (of a random matrix)"]
-        top = sorted(self.changes, key=lambda one: -one.relative)[:6]
+        moved = [one for one in self.changes if one.relative > 0]
+        if not moved:
+            return f"tuned less base: none of the {len(self.changes)} matrices that write to the stream differs"
+        top = sorted(moved, key=lambda one: -one.relative)[:6]
+        lines = [
+            f"tuned less base: matrix, ‖ΔW‖/‖W‖, effective rank (of a random matrix); {len(moved)} of "
+            f"{len(self.changes)} differ, the {len(top)} that moved most:"
+        ]
         lines += [f"  {one.name}: {one.relative:.4f}, {one.rank:.1f} ({one.random_rank:.0f})" for one in top]
         return "\n".join(lines)
 

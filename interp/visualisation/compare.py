@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import final
 
 import torch
@@ -43,8 +44,12 @@ class Comparison:
 
     @property
     def path_similarity(self) -> float:
-        """The mean over sites of `path` over that of `natural_path`: 1 where it goes the way real pictures go."""
-        return sum(self.path.values()) / max(sum(self.natural_path.values()), 1e-9)
+        """The mean over sites of `path` over that of `natural_path`: 1 where it goes the way real pictures go.
+
+        NaN where real pictures have no way in common.
+        """
+        natural = sum(self.natural_path.values())
+        return sum(self.path.values()) / natural if natural > 0 else nan
 
     def __repr__(self) -> str:
         return (

@@ -144,9 +144,24 @@ def test_controls_print_their_numbers_and_say_what_was_not_measured() -> None:
     lines = {line.split("  ")[1].strip(): line for line in str(made).splitlines()}
     assert made.selectivity == pytest.approx(0.2) and "selectivity +0.200" in lines["control task"]
     assert lines["majority label"].endswith("0.625") and "not measured" in lines["elsewhere"]
-    assert lines["shuffled labels"].endswith("0.550, 95 % of 4 below 0.685")
+    assert lines["shuffled labels"].endswith("0.550, at most 0.700 in 4")
+    many = str(replace(made, shuffled=torch.linspace(0.4, 0.6, 21)))
+    assert "0.500, below 0.590 in 95 % of 21" in many and "controls nothing" not in many
+    assert "all texts have the same token there, so this controls nothing" in str(replace(made, embedding_same=True))
     more = str(replace(made, elsewhere={"cities": Estimate(0.8, 0.7, 0.9, 40)}, memorised=None))
     assert "on cities" in more and "not measured" not in more and "nothing to memorise" in more
+
+
+def test_the_least_p_value_that_so_many_permutations_can_give_is_called_so() -> None:
+    cells, examples, rivals = captured(signal=3.0)
+    grid = measure(cells, examples, DifferenceOfMeans(), rivals, permutations=5)
+    assert grid.p_value == grid.least_p_value == pytest.approx(1 / 6)
+    assert "p = 0.167 or less: 1/6 is the least that 5 permutations can give" in str(grid)
+    assert "or less" not in str(replace(grid, p_value=0.5))
+    same = {name: Cells({cell: torch.ones_like(x) for cell, x in c.rows.items()}) for name, c in rivals.items()}
+    alike = measure(cells, examples, DifferenceOfMeans(), same, permutations=5)
+    assert alike.controls.embedding_same and not grid.controls.embedding_same
+    assert alike.controls.embedding.value <= alike.controls.majority
 
 
 def test_the_report_prints_every_control() -> None:

@@ -43,7 +43,7 @@ class DictionaryMap:
     def __str__(self) -> str:
         return (
             f"{len(self.latents):,} latents in the plane; it keeps {self.kept.value:.0%} of the {self.neighbours} "
-            f"nearest neighbours ({self.kept.low:.0%} to {self.kept.high:.0%}; chance {self.chance:.1%})"
+            f"nearest neighbours ({self.kept.ends('.0%')}; chance {self.chance:.1%})"
         )
 
     def to_pandas(self) -> "DataFrame":

@@ -1,4 +1,4 @@
-"""What latents are scored against: two fitted probes, and the best principal component, which knows no labels."""
+"""What latents are scored against: two fitted probes, the best principal component, and saying yes to everything."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,9 @@ ROWS = 20_000  # tokens from which components are found
 def score_baselines(
     sae: SAE, model: Model, reading: Reading, bench: Evaluation, half: Bool[Tensor, "n"]
 ) -> tuple[Score, ...]:
-    """Two probes fitted to the tokens of the searched half, and a principal component, scored as the latents are.
+    """Two probes fitted to the tokens of the searched half, a principal component, and saying yes to every row.
+
+    All are scored as the latents are; the last is what F1 gives to a detector that knows nothing.
 
     Where latents read at several sites, each is the best of those of every site, chosen on the searched half.
     """
@@ -39,6 +41,7 @@ def score_baselines(
         _best(probed(DifferenceOfMeans(), site) for site in sites),
         _best(probed(Logistic(), site) for site in sites),
         _best(score_components(x[site], half, bench, site, model.fingerprint) for site in sites),
+        bench.score("always yes", torch.zeros(len(bench.rows.y)), -1.0, None, None),
     )
 
 

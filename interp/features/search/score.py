@@ -1,6 +1,6 @@
 """The score of one detector on the half it was not chosen on, with its bootstrap interval."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction
-from interp.common.statistics import draw_groups, mean_share, percentile_ends
+from hooks.border import Natural
+from hooks.errors import InvalidArgument
+from interp.common.statistics import Estimate, draw_groups, mean_share, percentile_ends
 from interp.features.search.concept import Concept
 from interp.features.search.ranking import Ranking
 from interp.features.search.rows import Rows, draw_exchanges
@@ -26,7 +28,8 @@ class Score:
     95 % bootstrap interval of that F1 over groups, widened by Wilson's where precision or recall is all or none, which
     no draw of the groups changes; `recall_by_form` the share found of each form of mention.
     `latent` is None for a probe, `direction` None for a latent whose autoencoder does not know its maximum and for a
-    group whose latents write to different layers.
+    group whose latents write to different layers. `by_group` counts, for each group of texts of that half, the rows
+    found rightly, found, and positive: detectors are compared on the same groups.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Score:
     held_out: Detection
     interval: tuple[float, float]
     recall_by_form: dict[str, float]
+    by_group: Float[Tensor, "_ 3"] = field(default_factory=lambda: torch.zeros(0, 3), repr=False, compare=False)
 
     def as_row(self) -> dict[str, str | float]:
         """Its figures by name."""
@@ -90,18 +94,20 @@ class Evaluation:
         """Measure a detector that has one score per row and a threshold chosen on the searched half."""
         y, searched, reported, other_half = self.rows.y, self.searched, self.reported, ~self.half
         found = scores > threshold
+        by_group = self._count(found)
         return Score(
             name=name,
             latent=latent,
             direction=direction,
             searched_f1=detection(scores[searched], y[searched], threshold).f1,
             held_out=detection(scores[reported], y[reported], threshold),
-            interval=self._interval(found),
+            interval=self._interval(by_group),
             recall_by_form={
                 form: float(found[at][other_half[at]].double().mean())
                 for form, at in self.rows.forms.items()
                 if bool(other_half[at].any())
             },
+            by_group=by_group,
         )
 
     def null(self, ranking: Ranking, permutations: int) -> Float[Tensor, "n"]:
@@ -111,20 +117,51 @@ class Evaluation:
         drawn = draw_exchanges(self.rows, self.half, permutations, generator)
         return torch.tensor([ranking.highest(y, int(y[searched].sum())) for y in drawn])
 
-    def _interval(self, found: Bool[Tensor, "n"]) -> tuple[float, float]:
-        """Middle 95 % of F1 when the groups of the reported half are drawn again, with replacement."""
+    def _count(self, found: Bool[Tensor, "n"]) -> Float[Tensor, "_ 3"]:
+        """Of each group of the reported half, the rows found rightly, found, and positive."""
         names = {group: i for i, group in enumerate(dict.fromkeys(self.concept.groups))}
         of_text = torch.tensor([names[group] for group in self.concept.groups])
         kept = self.reported
         groups, group = of_text[self.rows.text[kept]].unique(return_inverse=True)
         y, found = self.rows.y[kept], found[kept]
         counts = torch.stack([y & found, found, y], 1).double()  # F1 = 2 TP / (detected + positive)
-        totals = counts.new_zeros(len(groups), 3).index_add_(0, group, counts)
-        hits, detected, positive = (draw_groups(len(groups), RESAMPLES, self.seed) @ totals).T
-        low, high = percentile_ends(2 * hits / (detected + positive).clamp(min=1))
+        return counts.new_zeros(len(groups), 3).index_add_(0, group, counts)
+
+    def _interval(self, totals: Float[Tensor, "_ 3"]) -> tuple[float, float]:
+        """Middle 95 % of F1 when the groups of the reported half are drawn again, with replacement."""
+        low, high = percentile_ends(_f1_of(draw_groups(len(totals), RESAMPLES, self.seed) @ totals))
         precision, recall = (_of_groups(totals[:, 0], totals[:, column]) for column in (1, 2))
         least, most = (_f1(*(ends[i] for ends in (precision, recall))) for i in (0, 1))
         return min(float(low), least), max(float(high), most)
+
+
+def compare_scores(one: Score, other: Score, *, seed: Natural = 0) -> Estimate:
+    """F1 of one detector less that of another of the same search, with its 95 % bootstrap interval over groups.
+
+    Both are measured on the same groups drawn again: what is hard for both is no difference between them, which
+    intervals of each alone do not know.
+
+    Raises:
+        InvalidArgument: scores of other rows, or without the counts of their groups.
+
+    Examples:
+        ```python
+        compare_scores(found.baselines[1], found.best)  # the logistic probe less the best latent
+        ```
+    """
+    both = one.by_group, other.by_group
+    if len(both[0]) == 0 or both[0].shape != both[1].shape or not bool((both[0][:, 2] == both[1][:, 2]).all()):
+        raise InvalidArgument(f"{one.name} and {other.name} were not scored on the same texts: take two of one search")
+    times = draw_groups(len(both[0]), RESAMPLES, seed)
+    low, high = percentile_ends(_f1_of(times @ both[0]) - _f1_of(times @ both[1]))
+    value = float(_f1_of(both[0].sum(0)) - _f1_of(both[1].sum(0)))
+    return Estimate(value, float(low), float(high), len(both[0]))
+
+
+def _f1_of(counts: Float[Tensor, "... 3"]) -> Float[Tensor, "..."]:
+    """2 TP / (detected + positive) of counts of the three."""
+    hits, detected, positive = counts.unbind(-1)
+    return 2 * hits / (detected + positive).clamp(min=1)
 
 
 def _of_groups(hits: Float[Tensor, "n"], of: Float[Tensor, "n"]) -> tuple[float, float]:

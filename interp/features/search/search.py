@@ -1,7 +1,7 @@
 """Search by concept: which latent expresses it best, and should it be believed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
 from jaxtyping import Bool, Float
@@ -10,13 +10,14 @@ from torch import Tensor
 from hooks import Direction, Model, Site
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
+from interp.common.statistics import Estimate
 from interp.features.reading import describe_sites, encode_again, encode_texts, find_sites
 from interp.features.search.baselines import score_baselines
 from interp.features.search.concept import Concept, split_by_group
 from interp.features.search.group import Group, find_group
 from interp.features.search.ranking import Entries, Ranking, Stability, compare_halves, pool_entries
 from interp.features.search.rows import Unit, by_text
-from interp.features.search.score import Evaluation, Score
+from interp.features.search.score import Evaluation, Score, compare_scores
 from interp.sae import SAE
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ GROUP = 3  # latents at most that may cover a concept together
 class SearchResult:
     """The latents that express a concept best, in the order of their F1 on the searched half, next to probes.
 
-    `p_value` is the chance of a best latent as good as this on the searched half, were the labels exchanged at
-    random and all latents searched again; `null_f1` holds the best F1 of each of those searches. `searched` and
-    `reported` count the rows of each half: all, and positive. `group` is up to three latents that do better together,
-    if any do; `stability` says what searching the other half would have found. `site` is the first of `sites`, which
-    are several where latents of several layers were searched.
+    `p_value` is the chance of a best latent as good as this on the searched half, were the labels exchanged at random
+    and all latents searched again; `null_f1` holds the best F1 of each of those searches. `searched` and `reported`
+    count the rows of each half: all, and positive. `group` is up to three latents that do better together, if any do;
+    `against` is the F1 of each baseline less the best latent's, on the same texts; `stability` says what searching the
+    other half would have found. `site` is the first of `sites`, which are several where latents of several layers were
+    searched.
     """
 
     concept: str
@@ -48,6 +50,7 @@ class SearchResult:
     reported: tuple[int, int]
     group: Group | None = None
     stability: Stability | None = None
+    against: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def site(self) -> Site:
@@ -91,7 +94,9 @@ class SearchResult:
             f"best latent against {len(self.null_f1)} searches with exchanged labels: p = {self.p_value:.3f} "
             f"(searched F1 {self.best.searched_f1:.3f}, theirs at most {float(self.null_f1.max()):.3f})"
         )
-        more = [str(part) for part in (self.group, self.stability) if part is not None]
+        rivals = "; ".join(f"{name} {e:+.3f}" for name, e in self.against.items())
+        more = [f"F1 less the best latent's, on the same texts: {rivals}"] if rivals else []
+        more += [str(part) for part in (self.group, self.stability) if part is not None]
         return "\n".join([head, *map(str, self.latents), *map(str, self.baselines), *more, tail])
 
 
@@ -112,8 +117,8 @@ def search(
     The halves share no group. Each latent's threshold is the one with the highest F1 on the searched half. A row is a
     text, scored by its highest token, or with `unit=by_token` a token. As controls a difference of means and
     a logistic probe are fitted to the searched half's tokens (the last token of each mention against all others, or
-    every token with its text's label where there are no mentions) and then treated the same, as is the best of the
-    first ten principal components.
+    every token with its text's label where there are no mentions) and then treated the same, as are the best of the
+    first ten principal components and saying yes to every row. Each is compared with the best latent on the same texts.
 
     Cost: one forward pass per text up to the autoencoder's site.
 
@@ -209,6 +214,7 @@ def _rank(
         null_f1=null,
         searched=bench.counts(bench.searched),
         reported=bench.counts(bench.reported),
+        against={one.name: compare_scores(one, latents[0], seed=bench.seed) for one in baselines},
     )
 
 

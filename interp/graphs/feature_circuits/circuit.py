@@ -209,7 +209,10 @@ class FeatureFaithfulness:
 
     def __str__(self) -> str:
         words = {"circuit": "errors as nodes", "keep": "all errors kept", "remove": "errors removed"}
-        lines = [f"faithfulness of {self.n_nodes} nodes; {self.under_nodes:.0%} of the effect runs through nodes"]
+        lines = [
+            f"faithfulness f of {self.n_nodes} nodes, 1 the model and 0 no node: the circuit's should be near 1, the "
+            f"others' near 0; {self.under_nodes:.0%} of the effect runs through nodes"
+        ]
         lines += [
             f"  {words[errors]:<16} {self.circuit[errors]}; random nodes {self.random[errors].value:.3f}; all other "
             f"nodes {self.complement[errors].value:.3f}"

@@ -17,6 +17,7 @@ from hooks.capture import Data
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
 from hooks.network import AnyModel
+from hooks.pieces import piece
 from hooks.position import everywhere
 from hooks.summary import summarise
 from interp.common.digests import StreamDigest, digest_of_data, digest_of_tensors, is_stream
@@ -275,7 +276,7 @@ def _where(model: AnyModel, acts: Activations, site: Site, batch: int) -> str:
     bad = ~acts[site].flatten(2).isfinite().all(2) & tokens.content
     text, pos = (int(i) for i in bad.nonzero()[0])
     token = int(tokens.ids[text, pos])
-    shown = repr(model.tokenizer.decode([token])) if model.tokenizer is not None else f"id {token}"
+    shown = repr(piece(model.tokenizer, token)) if model.tokenizer is not None else f"id {token}"
     return (
         f"NaN or infinity at {site} in batch {batch}, text {text} of the batch, token {pos} ({shown}): "
         "load the model in float32, or leave this text out."

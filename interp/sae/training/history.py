@@ -35,7 +35,7 @@ class Point:
 @final
 @dataclass(frozen=True)
 class TrainReport:
-    """What training did: the curve, the final weights' quality, and the latents silent in the last `dead_after` tokens.
+    """What training did: the curve, the final weights' quality, and the latents silent over `silent_over` tokens.
 
     `quality` is measured with the final weights on `quality.tokens` training tokens.
     """
@@ -47,6 +47,11 @@ class TrainReport:
     dead_after: int
 
     __repr__ = summarise
+
+    @property
+    def silent_over(self) -> int:
+        """In how many of the last training tokens the silent latents were silent: all of a run shorter than that."""
+        return min(self.dead_after, self.tokens)
 
     @property
     def explained_variance(self) -> float:
@@ -61,8 +66,9 @@ class TrainReport:
     def __str__(self) -> str:
         return (
             f"trained on {self.tokens:,} tokens: explained variance {self.explained_variance:.3f}, L0 {self.l0:.1f} "
-            f"(final weights, {self.quality.tokens:,} tokens); "
-            f"{self.dead_share:.1%} of latents silent in the last {self.dead_after:,} tokens"
+            f"(final weights, on {self.quality.tokens:,} of the training tokens, not held out); "
+            f"{self.dead_share:.1%} of latents silent in {'all' if self.silent_over == self.tokens else 'the last'} "
+            f"{self.silent_over:,} tokens"
         )
 
     def to_pandas(self) -> "DataFrame":

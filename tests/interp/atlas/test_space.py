@@ -1,14 +1,18 @@
 """Neighbours and arithmetic against planted spaces, where every answer and every chance is known."""
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from hooks import Images, load
-from hooks.errors import InvalidArgument, NotFinite, UnknownName
+from hooks.errors import InvalidArgument, NotFinite, OutOfRange, UnknownName
 from hooks.position import where
 from hooks.site import embedding, pool, resid_post
 from interp.atlas import (
@@ -20,11 +24,13 @@ from interp.atlas import (
     measure_hubness,
     measure_precision,
     pixel_space,
+    random_query,
     solve_analogy,
     space_at,
     token_space,
 )
 from interp.postcard import draw, load_net, new_net, scenes
+from tests.conftest import tiny_hf
 
 
 def planted(
@@ -170,6 +176,42 @@ def test_the_bundled_convnet_puts_pictures_of_a_landmark_together_and_their_pixe
     assert found.by_space["embedding"].low > 0.9
     assert found.by_space["pixels"].high < 0.35 > found.by_space["colours"].high
     assert "pixels" in str(found)
+
+
+def word_pieces() -> Any:
+    """A tokenizer of SentencePiece's kind, in which the letter a is a byte, too, and words bear their space."""
+    words = ["<0x61>", "a", "▁little", "little", "▁"]
+    inner = Tokenizer(models.BPE({piece: i for i, piece in enumerate(words)}, []))
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    inner.decoder = decoders.Sequence(parts)
+    return PreTrainedTokenizerFast(tokenizer_object=inner)
+
+
+def test_a_token_is_called_as_it_reads_in_a_text_and_of_two_that_read_alike_one_is_named_by_its_id() -> None:
+    space = token_space(load(tiny_hf("gpt2", vocab_size=5), word_pieces()))
+    assert space.names == ("a", "a", " little", "little", " ")
+    assert space.number(" little") == 2 and space.number("little") == 3 and space.number("id:1") == 1
+    with pytest.raises(UnknownName, match="2 are called 'a': say which by its number, one of id:0, id:1"):
+        find_neighbours(space, "a", 1)
+    with pytest.raises(UnknownName, match="give one of .*, or its number as in id:123"):
+        space.number("big")
+    with pytest.raises(OutOfRange, match="item 9 was asked for"):
+        space.number("id:9")
+
+
+def test_no_package_names_a_token_by_what_it_decodes_to_alone() -> None:
+    alone = re.compile(r"\bdecode\(\[(?!\*)|\bdecode\(ids\[-1:\]")
+    for package in ("hooks", "probes", "interp"):
+        for file in (Path(__file__).parents[3] / package).rglob("*.py"):
+            assert not alone.search(file.read_text("utf-8")), f"{file.name}: hooks.pieces.piece keeps a word's space"
+
+
+def test_a_query_drawn_by_chance_has_the_mean_and_covariance_of_the_rows() -> None:
+    rows = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0, 0.0]) + 5.0
+    space = Space(rows, tuple(map(str, range(200))))
+    drawn = torch.stack([random_query(space, seed) for seed in range(2000)])
+    torch.testing.assert_close(drawn.mean(0), rows.mean(0), rtol=0, atol=0.25)
+    torch.testing.assert_close(drawn.T.cov(), rows.T.cov(), rtol=0.1, atol=0.2)
 
 
 def test_tokens_have_a_space_in_which_each_is_named() -> None:

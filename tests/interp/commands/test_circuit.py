@@ -20,12 +20,15 @@ def test_the_circuit_command_prints_the_edges_their_check_and_their_faithfulness
     page = tmp_path / "page.html"
     said = call("circuit", folder, "fog over", "fig ever", "a", "c", "--steps", "3", "--top", "2", "--out", str(page))
     lines = said.splitlines()
+    lines = lines[lines[0].startswith("note: ") :]
     for line, (name, effect) in zip(lines[1:3], found.top(2, "contribution"), strict=True):
         assert line.split()[1] == name
         assert float(line.split()[0]) == pytest.approx(effect, abs=2e-3)
     assert f"correlation with the estimates {found.check.correlation:.3f}" in said
     assert f"CPR {faithfulness_curve(model, task, found.scores('contribution')).cpr:.3f}" in said
-    assert lines[-2].startswith("random: CPR")
+    assert lines[-3].startswith("random: CPR") and "lower is better" in lines[-2]
+    text = page.read_text("utf-8")
+    assert "higher is better" in text and "One pair of texts has no interval" in text
     assert 20_000 < page.stat().st_size < 500_000 and list(page.parent.glob("plotly-*.js"))
     data = json.loads(call("circuit", folder, "fog over", "fig ever", "a", "c", "--method", "eap", "--json", "--quiet"))
     assert data["method"] == "EAP"
@@ -46,7 +49,7 @@ def test_with_features_the_circuit_is_of_dictionaries(folder: str, tmp_path: Pat
     said = call(*words, "--node-threshold", "0.001", "--out", str(page))
     assert said.splitlines()[-1].startswith("page:") and "nodes of a feature circuit" in page.read_text("utf-8")
     assert f"{expected.n_nodes} nodes, {expected.n_errors} of them errors" in said
-    assert "errors removed" in said and "random nodes" in said
+    assert "errors removed" in said and "random nodes" in said and "nan" not in said and "no interval: n = 1" in said
     data = json.loads(call(*words, "--node-threshold", "0.001", "--json", "--quiet"))
     assert {node["node"] for node in data["nodes"]} == set(expected.names)
     assert data["edges"][0]["weight"] == pytest.approx(expected.edges.above(0.01)[0][2], rel=1e-4)

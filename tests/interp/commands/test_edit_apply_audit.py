@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,10 +72,11 @@ def test_an_audit_prints_every_method_and_its_page_holds_each_fact(folder: Path,
     how = ["--method", "knn_memory", "--method", "in_context", "--texts", str(folder / "texts.txt"), "--quiet"]
     said = call("audit", str(folder), str(folder / "facts.json"), *how, "--n", "1", "--out", str(tmp_path / "a.html"))
     head, *rows = said.splitlines()
-    assert head.startswith("means over 1 fact [95 % interval]")
-    assert [row.split()[0] for row in rows if row.endswith("control                     unedited")] == [*how[1:4:2]]
+    assert head.startswith("means over 1 fact (95 % interval)")
+    assert [row.split()[0] for row in rows if row.endswith(f"{'control':<32}unedited")] == [*how[1:4:2]]
     (first, _) = (row for row in rows if row.startswith("efficacy said "))
-    assert first.split() == ["efficacy", "said", "1", "0", "0"]
+    assert [cell.split()[0] for cell in re.split(r" {2,}", first)] == ["efficacy", "1", "0", "0"]
+    assert "nan" not in said and "(no interval: n = 1)" in said
     assert len([row for row in rows if row.startswith("harmonic score ")]) == 2
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert 'id="fact-0"' in page and 'id="fact-1"' not in page and "harmonic score" in page

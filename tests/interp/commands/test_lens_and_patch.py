@@ -1,5 +1,6 @@
 """`interp lens` and `interp patch` print what the functions find."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,15 @@ def test_the_patch_command_prints_the_largest_shares(folder: str) -> None:
         model, noising("fog over", "fig ever"), logit_difference(model, "a", "c"), over=each_position(resid_pre)
     )
     said = call("patch", folder, "fog over", "fig ever", "a", "c", "--noising", "--top", "2").splitlines()
-    share, site, _, position, token = said[1].split()
+    said = said[said[0].startswith("note: ") :]
+    share, control, site, _, position, token = said[2].split()
     layer = int(site.rstrip(",").split(".")[1])
     assert token.strip("'") == "fog over"[int(position) - 1]  # a byte each, after BOS
     assert float(share) == pytest.approx(float(found.effect[layer, int(position)]), abs=2e-3)
     assert abs(float(share)) == pytest.approx(float(found.effect.abs().max()), abs=2e-3)
-    shown = float(found.base) > max(float(found.donor), 0.0)
-    assert len(said) == (3 if shown else 4) and said[0].startswith("noising: logit difference")
+    assert len(said) == 5 and said[0].startswith("noising: logit difference")
+    assert said[-1].startswith("control: the same patches from a text of random tokens") and "no interval" in said[-1]
+    assert abs(float(control)) <= float(said[-1].split("at most ")[1].split(". ")[0]) + 1e-3
     assert "did you mean 'head'" in call("patch", folder, "a", "b", "c", "d", "--by", "haed", code=2)
 
 
@@ -54,10 +57,26 @@ def test_shares_of_a_behaviour_that_the_clean_text_does_not_show_come_with_a_not
             noted = float(found.base) <= max(float(found.donor), 0.0)
             for verb in (("patch",), ("patch", "--noising")):
                 printed = call(verb[0], folder, clean, corrupt, right, wrong, *verb[1:])
-                assert ("RIGHT is not preferred to WRONG after the clean text" in printed) == noted
+                assert printed.startswith("note: RIGHT is not preferred to WRONG after the clean text") == noted
             said.append(noted)
     assert set(said) == {True, False}
     assert ("take texts that show the behaviour" in call("circuit", folder, clean, corrupt, right, wrong)) == noted
+
+
+@pytest.mark.parametrize("verb", ["patch", "circuit"])
+def test_the_note_that_shares_say_little_is_in_the_document_and_leads_the_page(
+    verb: str, folder: str, tmp_path: Path
+) -> None:
+    texts, out, warned = ("fog over", "fig ever"), tmp_path / "page.html", []
+    for answers in (("a", "c"), ("c", "a")):
+        found = json.loads(call(verb, folder, *texts, *answers, "--out", str(out), "--json", "--quiet"))
+        page = out.read_text("utf-8")
+        warned.append(found["warning"] is not None)
+        assert ("RIGHT is not preferred to WRONG" in page) == warned[-1]
+        if verb == "patch":
+            assert "the same patches from a text of random tokens" in page.lower()
+            assert found["largest_control"] >= max(abs(place["control"]) for place in found["places"])
+    assert set(warned) == {True, False}
 
 
 def test_an_answer_may_be_a_token_id_or_the_first_token_of_a_word_if_asked(folder: str) -> None:

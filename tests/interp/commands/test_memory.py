@@ -1,5 +1,6 @@
 """`interp memory` prints what the functions find, pages it, draws it, and refuses what does not exist."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,11 @@ def test_a_prompt_is_taken_apart_and_the_page_holds_the_same_memories(folder: Pa
     first, *_ = composition(model, "Rome is in", 1).largest(-1)
     assert f"{first[0]:>6}   coefficient {first[1]:.2f}, {first[2]:.1%} of the output" in said
     assert f"'Italy' has {knowledge(model, Query('Rome is in', 'Italy')).clean:.1%}" in said
+    document = json.loads(call(folder, *words[:-2], "--json", "--quiet"))["on_prompt"]
+    assert [one["neuron"] for one in document["largest"]][:1] == [first[0]] and document["prompt"] == "Rome is in"
+    for share in ("probability", "without", "without_others"):
+        assert f"{document['answer'][share]:.1%}" in said
+    assert f"{document['largest'][0]['share']:.1%} of the output" in said
     page = out.read_text(encoding="utf-8")
     assert 'id="memory-7"' in page and 'id="memory-8"' not in page and "by chance" in page
 

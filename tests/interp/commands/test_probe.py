@@ -1,5 +1,6 @@
 """`interp probe` prints the sweep that `sweep` makes, saves its direction, and says what is wrong with a file."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hooks.site import resid_post
 from interp.commands.app import app
 from interp.commands.probe import read_examples
 from probes import DifferenceOfMeans, sweep
+from tests.interp.commands.runner import check_document
 
 HEADER = "text\tlabel\tgroup\n"
 ROWS = [f"thing {letter} is {end}\t{end == 'x'}\t{letter}\n" for letter in "abcdefgh" for end in "xy"]
@@ -51,6 +53,12 @@ def test_the_command_prints_the_sweep_of_the_function_and_saves_its_direction(
         elsewhere={str(one): read_examples(one), str(two): read_examples(two)},
     )
     assert str(grid) in result.output
+    document = json.loads(call(model_folder, model_folder / "examples.tsv", *options, "--json", "--quiet").stdout)
+    check_document(("probe",), document)
+    assert document["least_p_value"] == pytest.approx(1 / 3) and document["shuffled"]["n"] == 2
+    assert document["shuffled"]["largest"] == pytest.approx(float(grid.controls.shuffled.max()))
+    assert (document["control_task"] is None) == (grid.controls.memorised is None)
+    assert not document["embedding_same"]
     assert Direction.load(tmp_path / "d.safetensors").cosine(grid.direction) == pytest.approx(1)
 
 

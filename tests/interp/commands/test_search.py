@@ -18,6 +18,7 @@ from interp.features.index.catalogue import KIND
 from interp.sae import TopK, save
 from interp.sae import load as load_sae
 from interp.steering import Recipe
+from tests.interp.commands.runner import check_document
 
 TEXTS = {
     "fog": ["fog over the bay", "the fog is cold", "grey fog", "fog and sea"],
@@ -197,6 +198,12 @@ def test_steering_shows_both_continuations_what_was_changed_and_its_transcript(
     assert said.replace("\n", "").endswith(f"transcript: {out}")
     (kept,) = map(json.loads, out.read_text("utf-8").splitlines())
     assert kept["dose"] == 20 and kept["steering"] == "clamp of SAE latent 3" and kept["steered"] != kept["unsteered"]
+    assert f"control, random direction of equal norm, seed 0, dose 20: fog{kept['control']}" in said
+    assert kept["control"] != kept["steered"]
+    document = json.loads(CliRunner().invoke(app, [*words, "--out", str(out), "--json", "--quiet"]).stdout)
+    check_document(("steer",), document)
+    assert document["model"] == load(made["model"]).name and document["fingerprint"] == kept["model"]
+    assert document["control"] == kept["control"]
     again = call(*words, "--out", str(out))
     assert "already" in again and len(out.read_text("utf-8").splitlines()) == 1
     call(*words, "--way", "ablate", "--out", str(out))

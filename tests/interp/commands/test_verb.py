@@ -2,11 +2,12 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hooks.errors import InvalidArgument, NotReachable
 from interp.commands import arguments
 from interp.commands.app import VERBS, app, read_verb
 from interp.commands.verb import verb
+from tests.interp.commands.runner import call
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +198,34 @@ def warning() -> None:
 def test_a_warning_is_one_line_without_the_place_in_the_code() -> None:
     result = alone(warning)
     assert result.exit_code == 0 and result.stderr == "note: 1 of 3 texts is long\n"
+
+
+def numbers_of(document: Any) -> Iterator[float]:
+    """Every number of a JSON document."""
+    if isinstance(document, dict):
+        document = [*document.values()]
+    if isinstance(document, list):
+        for one in document:
+            yield from numbers_of(one)
+    elif isinstance(document, float | int) and not isinstance(document, bool):
+        yield abs(float(document))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["neighbours", "a", "--k", "3"],
+        ["patch", "fog over", "fig ever", "a", "c", "--quiet"],
+        ["circuit", "fog over", "fig ever", "a", "c", "--steps", "2", "--quiet"],
+        ["lens", "fog", "--word", "g"],
+        ["memory", "1", "--texts", "TEXTS", "--prompt", "Rome is in", "--answer", "I", "--per-page", "3", "--quiet"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_decimal_that_a_command_prints_is_in_its_document(words: list[str], folder: str, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("The fog is in the bay.\nRome is in Italy.\n" * 4, encoding="utf-8")
+    given = [words[0], folder, *(str(tmp_path / "texts.txt") if one == "TEXTS" else one for one in words[1:])]
+    held = [*numbers_of(json.loads(call(*given, "--json")))]
+    for whole, decimals, percent in re.findall(r"(?<![\w.:])(\d+)\.(\d+)(%?)(?![\w.])", call(*given)):
+        shown, room = float(f"{whole}.{decimals}"), 0.6 * 10 ** -len(decimals)
+        assert any(abs(one * (100 if percent else 1) - shown) <= room for one in held), f"{whole}.{decimals}{percent}"

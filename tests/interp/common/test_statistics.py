@@ -1,7 +1,9 @@
 """Intervals agree with independent implementations and closed forms."""
 
+import re
 from collections.abc import Callable
 from math import isnan, nan
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from hooks.errors import InvalidArgument
 from hooks.statistics import auroc_over_groups, balanced_accuracy_over_groups, share_over_groups, shares_over_groups
 from interp.common.statistics import (
+    Estimate,
     bootstrap,
     draw_groups,
     mean_over_groups,
@@ -22,6 +25,20 @@ from interp.common.statistics import (
 from interp.tuning.persona import correlate
 from probes import detection
 from probes.folds import exchange_labels, grouped_folds
+
+
+def test_a_value_and_its_interval_have_the_same_digits_and_where_there_is_no_interval_it_says_so() -> None:
+    assert f"{Estimate(1.004, 1.002, 1.0049, 8):.4g}" == "1.004 (1.002 to 1.005)"
+    assert f"{Estimate(0.5, 0.25, 0.75, 8):+.0%}" == "+50% (+25% to +75%)"
+    assert str(Estimate(0.5, 0.25, 0.75, 8)) == f"{Estimate(0.5, 0.25, 0.75, 8)}" == "0.500 (0.250 to 0.750, n = 8)"
+    one = mean_with_interval(torch.tensor([1.114]))
+    assert str(one) == "1.114 (no interval: n = 1)" and f"{one:.1f}" == "1.1 (no interval: n = 1)"
+
+
+def test_no_package_writes_the_ends_of_an_interval_by_itself() -> None:
+    by_hand = re.compile(r"\.(low|high):[^}\]]+\}")
+    for file in (Path(__file__).parents[3] / "interp").rglob("*.py"):
+        assert not by_hand.search(file.read_text("utf-8")), f"{file.name}: an estimate writes its ends with its digits"
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 50), (49, 50), (20, 20)])

@@ -28,7 +28,7 @@ from interp.emergence import (
     read_track,
     track,
 )
-from interp.emergence.waves import _embedding_gini, _score_sums
+from interp.emergence.waves import _embedding_gini, _gini, _score_sums
 from interp.worlds.clock import seen_sums
 from interp.worlds.segments import segments
 from interp.worlds.train import WORLDS
@@ -220,6 +220,10 @@ def test_a_clock_that_adds_is_all_waves_and_one_that_learnt_by_heart_is_none() -
     both = heart + heart.transpose(0, 1) * ~known.view(53, 53, 1)
     swaps = _score_sums(both.reshape(-1, 53), known, 5)
     assert swaps["unseen both ways: right"].value < 0.05 < 0.3 < swaps["unseen: right"].value < 0.5
+
+
+def test_no_power_is_shared_unequally_by_none() -> None:
+    assert _gini(torch.zeros(5)) == 0.0 and _gini(torch.ones(5)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_embeddings_on_few_circles_have_a_gini_near_one_and_random_ones_near_zero() -> None:

@@ -74,6 +74,8 @@ def test_a_search_finds_the_best_of_all_layers_and_each_control_is_the_best_of_a
     for number, control in enumerate(found.baselines):
         best = max((one.baselines[number] for one in alone), key=lambda one: one.searched_f1)
         assert (control.searched_f1, control.held_out) == (best.searched_f1, best.held_out)
+        if control.name == "always yes":
+            continue
         assert control.direction is not None and best.direction is not None
         assert control.direction.site == best.direction.site
         torch.testing.assert_close(control.direction.vector, best.direction.vector)

@@ -29,8 +29,10 @@ from interp.sae import (
     Standard,
     TensorBoard,
     TopK,
+    TrainReport,
     Transcoder,
     WeightsAndBiases,
+    evaluate,
     expected_norm,
     mean_centring,
     read_activations,
@@ -202,6 +204,15 @@ def test_in_a_run_shorter_than_dead_after_the_dead_are_those_that_never_fired() 
     nothing = torch.zeros(())
     long.add(Step(nothing, nothing, nothing, torch.tensor([0.0, 3.0, 0.0, 0.0])), 900, settled=False)
     assert long.dead_share == 0.25  # one alone was silent for 1,000 tokens
+
+
+def test_a_report_says_of_how_many_tokens_it_speaks_and_that_they_were_trained_on() -> None:
+    quality = evaluate(TopK(4, 8, k=2), tensor_source(rows()[:, :4]))
+    short = TrainReport(quality, (), tokens=2_048, dead_share=0.5, dead_after=100_000)
+    assert short.silent_over == 2_048 and "50.0% of latents silent in all 2,048 tokens" in str(short)
+    assert "of the training tokens, not held out" in str(short)
+    long = TrainReport(quality, (), tokens=200_000, dead_share=0.5, dead_after=100_000)
+    assert long.silent_over == 100_000 and "silent in the last 100,000 tokens" in str(long)
 
 
 def test_a_latent_is_silent_for_the_tokens_since_the_batch_it_fired_in_and_not_one_more() -> None:

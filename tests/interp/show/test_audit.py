@@ -17,6 +17,6 @@ def made() -> Audit:
 def test_each_mean_is_with_its_interval_and_what_is_missing_is_a_dash() -> None:
     panel = audit_panel(made())
     text = panel.body.text
-    assert "50% <small>25\u201375</small>" in text and "0.0123 <small>0.01 to 0.02</small>" in text
+    assert "50% <small>25% to 75%</small>" in text and "0.0123 <small>0.01 to 0.02</small>" in text
     assert "<small>control 25%</small>" in text and "<th>rome control</th>" not in text
     assert "\u2013</td>" in text and "rome refused 1" in panel.caption

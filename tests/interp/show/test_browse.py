@@ -9,6 +9,7 @@ import pytest
 import torch
 from markupsafe import Markup
 
+from interp.common.statistics import Estimate
 from interp.features import Evidence, Example, FeatureIndex, Record, SearchResult
 from interp.show import browse, concept_page, record_html
 from interp.show.html import Html
@@ -147,9 +148,11 @@ def test_a_concepts_page_says_when_a_probe_is_the_better_tool_and_when_nothing_w
 ) -> None:
     from dataclasses import replace
 
-    probe = replace(found.baselines[0], interval=(0.97, 0.99))
-    weak = replace(found, latents=(replace(found.latents[0], interval=(0.5, 0.7)),), baselines=(probe,))
+    weak = replace(found, against={"difference of means": Estimate(0.05, 0.01, 0.09, 40)})
     said = Reader(concept_page(tmp_path / "c.html", weak).read_text("utf-8")).text
-    assert "Difference of means is the better tool here" in said
+    assert "Difference of means is the better tool here: on the same texts its F1 less the latent's is +0.05" in said
+    even = replace(found, against={"difference of means": Estimate(0.05, -0.01, 0.09, 40)})
+    said = Reader(concept_page(tmp_path / "c.html", even).read_text("utf-8")).text
+    assert "No baseline is clearly better" in said and "+0.05 (-0.01 to +0.09)" in said
     said = Reader(concept_page(tmp_path / "c.html", replace(found, p_value=0.4)).read_text("utf-8")).text
     assert "nothing was found" in said and "<details" not in said

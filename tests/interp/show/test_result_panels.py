@@ -59,7 +59,7 @@ def test_latents_and_probes_are_in_one_table_with_the_best_latent_marked(found: 
     assert isinstance(panel.body, Html)
     rows = panel.body.text.split("<tr")[2:]
     assert ["latent 7" in rows[0], "latent 9" in rows[1], "difference of means" in rows[2]] == [True] * 3
-    assert 'class="strong"' in rows[0] and "0.950 <small>0.80–1.00</small>" in rows[0]
+    assert 'class="strong"' in rows[0] and "0.950 <small>0.800 to 1.000</small>" in rows[0]
     assert all('class="strong"' not in row for row in rows[1:])
     assert "reach an F1 of at most 0.20" in panel.control and "p = 0.005" in panel.control
 
@@ -110,7 +110,7 @@ def test_every_measure_of_a_scorecard_is_shown_before_after_and_for_the_control(
     assert len(rows) == len(Column.__dataclass_fields__)
     for row in rows[:9]:
         assert row.index(">0%<") < row.index(">90%<") < row.index(">10%<")
-        assert "<small>45–100</small>" in row and "n = 12" in row
+        assert "<small>45% to 100%</small>" in row and "n = 12" in row
     assert "1.010" in rows[10] and "San Francisco → Rome" in panel.title
 
 

@@ -7,7 +7,16 @@ from scipy.stats import entropy
 from hooks import Model, load
 from hooks.errors import UnknownName
 from hooks.site import mlp_out, resid_post
-from interp.tuning import ModelPair, measure_site_divergence, measure_token_divergence
+from interp.show import raised_words_panel
+from interp.tuning import (
+    ModelPair,
+    measure_difference,
+    measure_site_divergence,
+    measure_token_divergence,
+    measure_weight_difference,
+    read_difference,
+)
+from tests.conftest import tiny
 
 TEXTS = ["The fog came in over the bay.", "Paris is the capital of", "My sister read a book about the sea."]
 
@@ -38,6 +47,19 @@ def test_a_model_next_to_itself_does_not_diverge() -> None:
     base = load("landmark")
     found = measure_token_divergence(ModelPair(base, base), TEXTS)
     assert found.mean.value == 0.0
+
+
+def test_of_models_that_give_the_same_no_site_holds_anything_and_no_words_are_raised() -> None:
+    same = ModelPair(tiny("gpt2"), tiny("gpt2"))
+    found = measure_site_divergence(same, TEXTS, progress=False)
+    assert {(one.value, one.low, one.high) for one in found.held.values()} == {(0.0, 0.0, 0.0)}
+    difference = measure_difference(same, [*TEXTS, "Hm."], first=1, progress=False)
+    words = read_difference(same, difference, resid_post[1])
+    assert words.base == words.tuned == () and "no words are raised" in str(words)
+    assert raised_words_panel(words).caption.endswith("so no words are raised.")
+    assert "say the same after every token" in str(measure_token_divergence(same, TEXTS, progress=False))
+    weights = measure_weight_difference(same, progress=False)
+    assert "none of the 6 matrices that write to the stream differs" in str(weights)
 
 
 def test_sites_before_a_change_hold_nothing_of_it_and_those_after_all(pair: ModelPair) -> None:

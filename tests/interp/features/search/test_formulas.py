@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from scipy.stats import spearmanr
 
 from hooks import Direction
+from hooks.errors import InvalidArgument
 from hooks.site import embed, resid_post
 from interp.common.statistics import wilson
 from interp.features import Concept, Mention, find_similar
@@ -19,7 +21,7 @@ from interp.features.search.concept import split_by_group
 from interp.features.search.group import Member, _find_missed, _first, _fit_weights, find_group
 from interp.features.search.ranking import Entries, Ranking, compare_halves, pool_entries
 from interp.features.search.rows import Rows, by_text, draw_exchanges
-from interp.features.search.score import Evaluation, Score, _f1, _of_groups
+from interp.features.search.score import Evaluation, Score, _f1, _of_groups, compare_scores
 from interp.sae import TopK
 from probes import detection
 
@@ -346,6 +348,23 @@ def test_chance_is_what_95_in_100_random_directions_stay_under() -> None:
     highest = (torch.nn.functional.normalize(drawn, dim=1) @ unit.T).amax(1)
     assert found.chance == pytest.approx(float(np.quantile(highest.numpy(), 0.95)), abs=1e-5)
     assert candidates.DRAWS == 200 and len(find_similar(sae, Direction(v, embed, "x"), top=99).latents) == 30
+
+
+def test_detectors_whose_intervals_overlap_differ_where_one_errs_on_texts_that_the_other_finds() -> None:
+    y = torch.arange(100) % 2 == 0
+    bench = bench_of(y.repeat(2), torch.arange(200) >= 100)
+    right = y.repeat(2).double()
+    right[1] = 1.0  # one negative that both take for a positive
+    wrong = right.clone()
+    wrong[torch.arange(0, 12, 2)] = 0.0
+    good, bad = (bench.score(name, x, 0.5, None, None) for name, x in (("good", right), ("bad", wrong)))
+    assert good.interval[0] < bad.interval[1], "each alone could be as good as the other"
+    found = compare_scores(good, bad)
+    assert found.value == pytest.approx(good.held_out.f1 - bad.held_out.f1) and found.low > 0 and found.n == 100
+    same = compare_scores(bad, bad)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    with pytest.raises(InvalidArgument, match="not scored on the same texts"):
+        compare_scores(good, replace(bad, by_group=bad.by_group[:50]))
 
 
 def test_a_score_says_its_figures_by_name() -> None:

@@ -163,6 +163,12 @@ def test_the_planted_latent_is_found_with_its_controls(gpt2: Model, letters: Top
     assert [score.name for score in found.baselines[:2]] == ["difference of means", "logistic probe"]
     assert all(score.held_out.auroc > 0.9 for score in found.baselines[:2])
     assert found.baselines[2].name.startswith("PCA, component")
+    n, positive = found.reported
+    assert found.baselines[3].name == "always yes" and found.baselines[3].held_out.auroc == 0.5
+    assert found.baselines[3].held_out.f1 == pytest.approx(2 * positive / (n + positive))
+    assert [*found.against] == [one.name for one in found.baselines]
+    for one in found.baselines:
+        assert found.against[one.name].value == pytest.approx(one.held_out.f1 - found.best.held_out.f1)
     assert found.stability.rank == 1
     assert found.best.direction.cosine(found.baselines[0].direction) > 0.3
     assert (
