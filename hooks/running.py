@@ -14,7 +14,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, WrongState
 from hooks.huggingface import HFModel, HFOutput
 from hooks.interventions import Intervention
 from hooks.passes import Pass, asked_mask, continue_tokens, fresh, spread
@@ -94,6 +94,20 @@ class PassTracker:
     def resting(self) -> bool:
         """Whether this thread's open blocks change nothing."""
         return self._here.resting
+
+    def check_unchanged(self, why: str) -> None:
+        """Refuse an open block where something is kept as the model's own; `why` ends in what to do instead.
+
+        Raises:
+            WrongState: a block of this thread changes the model's passes.
+
+        Examples:
+            ```python
+            model.running.check_unchanged("a store holds what the model computes: harvest outside the block")
+            ```
+        """
+        if self.active and not self.resting:
+            raise WrongState(f"a block of interventions is open at {', '.join(map(str, self.active))}, and {why}")
 
     @contextmanager
     def reading(self, tokens: Tokens) -> Iterator[None]:

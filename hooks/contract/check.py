@@ -17,7 +17,6 @@ from hooks.contract.report import Check, ContractReport, blame_sites, find_unmea
 from hooks.contract.rounding import Values
 from hooks.contract.states import layer_embed_laws, state_laws
 from hooks.encoding import special_ids
-from hooks.errors import WrongState
 from hooks.forward import context
 from hooks.model import Model
 from hooks.offload import refuse_meta
@@ -51,11 +50,7 @@ def check(model: Model) -> ContractReport:
         assert report.holds, report
         ```
     """
-    if model.running.active:
-        raise WrongState(
-            f"a block of interventions is open at {', '.join(map(str, model.running.active))}, and check measures the "
-            "model as it is: check it outside the block"
-        )
+    model.running.check_unchanged("check measures the model as it is: check it outside the block")
     model.contract = None
     passes = 0
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hooks.activations import Activations
 from hooks.capture import Sites, stream
-from hooks.errors import InvalidArgument, WrongState
+from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
 from hooks.images import Images
 from hooks.model import resolve_sites
@@ -166,11 +166,9 @@ def job(
             )
     if dtype not in DTYPES.values():
         raise InvalidArgument(f"a store holds {', '.join(DTYPES)}, got {dtype}")
-    if model.running.active and not model.running.resting:
-        raise WrongState(
-            f"a block of interventions is open at {', '.join(map(str, model.running.active))}, and a store says it "
-            "holds the activations of the unchanged model: harvest outside the block"
-        )
+    model.running.check_unchanged(
+        "a store says it holds the activations of the unchanged model: harvest outside the block"
+    )
     for name, number in (("batch_size", batch_size), ("documents_per_shard", documents_per_shard)):
         if number < 1:
             raise InvalidArgument(f"{name} must be at least 1, got {number}")

@@ -114,6 +114,12 @@ def track(
     """
     if len(models) < 2 or not metrics:
         raise InvalidArgument(f"{len(models)} models and {len(metrics)} metrics: give two models and a metric at least")
+    if file is not None:
+        for source in models.values():
+            if isinstance(source, Model):
+                source.running.check_unchanged(
+                    "a file keeps figures of the unchanged model: track outside the block, or leave `file` out"
+                )
     sources = {str(step): _name(source) for step, source in sorted(models.items())}
     kept = {} if file is None else _read_kept(Path(file), [*metrics], sources)
     for step, source in progress_bar(sorted(models.items()), progress=progress, desc="checkpoints"):

@@ -52,6 +52,7 @@ def tune(
     Raises:
         InvalidArgument: no texts or steps, a text without a token, a checkpoint of other settings, a loss or weights
             that are not finite.
+        WrongState: a checkpoint, and a block of interventions is open.
 
     Cost:
         A forward pass per step, and a forward and backward pass of the unembedding per step and layer.
@@ -65,6 +66,10 @@ def tune(
     if not texts or steps < 1 or batch_size < 1:
         raise InvalidArgument(
             f"{len(texts)} texts, {steps} steps of {batch_size}: tuning needs at least one text, step and text per step"
+        )
+    if checkpoint is not None:
+        model.running.check_unchanged(
+            "a checkpoint is of the unchanged model: tune outside the block, or leave `checkpoint` out"
         )
     made_with = {
         "fingerprint": model.fingerprint,

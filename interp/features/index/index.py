@@ -67,6 +67,7 @@ def index(
     Raises:
         InvalidArgument: the autoencoder belongs to another model, no text, text that can be read
             once only, or a folder with an index of something else.
+        WrongState: a block of interventions is open.
 
     Examples:
         ```python
@@ -75,6 +76,9 @@ def index(
         ```
     """
     find_sites(sae, model)
+    model.running.check_unchanged(
+        "an index says what latents do in the unchanged model: make it outside the block, and open it inside"
+    )
     if min(top, sampled, batch_size) < 1 or context < 0:
         raise InvalidArgument(
             f"top, sampled and batch_size must be at least 1 and context at least 0: {top}, {sampled}, "

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from hooks import Model
 from hooks.border import Count, Natural
 from hooks.rows import cut_texts
-from interp.memory.editing.edit import suspend_edits
-from interp.memory.editing.remembered import Remembered
+from interp.memory.editing.remembered import Remembered, by_itself
 from interp.memory.facts.fact import Fact
 
 OPENERS = ("The", "In", "When", "It", "People", "A", "My", "As", "One", "We")
@@ -25,7 +24,7 @@ Most editors also average the subject's key over them, as texts that name it in 
 def prefixes(model: Model, n: Count = 5, seed: Natural = 0) -> tuple[str, ...]:
     """Short beginnings in the model's own words, after which a prompt is read in different contexts.
 
-    The first is empty. They are those of the model without its edits.
+    The first is empty. They are those of the model without its edits and without interventions.
 
     Cost: a reading of the weights, and one generation of ten tokens for a batch of `n`, once for each model, `n` and
     seed, and again once its weights are others.
@@ -34,7 +33,7 @@ def prefixes(model: Model, n: Count = 5, seed: Natural = 0) -> tuple[str, ...]:
     key = (n, seed)
     if key not in kept:
         openers = [OPENERS[i % len(OPENERS)] for i in range(n - 1)]
-        with suspend_edits(model):
+        with by_itself(model):
             rests = model.generate(openers, max_new_tokens=10, temperature=1.0, seed=seed) if openers else []
         whole = [f"{opener}{rest}".split("\n")[0].rstrip(" .,;:") for opener, rest in zip(openers, rests, strict=True)]
         kept[key] = ("", *(f"{text}. " for text in whole))

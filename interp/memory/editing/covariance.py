@@ -177,6 +177,7 @@ def covariances(
     Raises:
         InvalidArgument: no layers, fewer than five texts, keys that are not finite; a cache for data that are no list
             of texts and no `datasets.Dataset`.
+        WrongState: a cache, and a block of interventions is open.
 
     Warns:
         UserWarning: fewer tokens than d_mlp, where C cannot have full rank.
@@ -190,6 +191,10 @@ def covariances(
     """
     if not layers:
         raise InvalidArgument("no layers were named: give at least one")
+    if cache is not None:
+        model.running.check_unchanged(
+            "a cache keeps the keys of the model without them: measure outside the block, or leave `cache` out"
+        )
     files = [None if cache is None else cache / f"{_key(model, data, layer)}.safetensors" for layer in layers]
     missing = [layer for layer, file in zip(layers, files, strict=True) if file is None or not file.exists()]
     made = dict(zip(missing, _estimate(model, data, missing, batch_size, progress), strict=True)) if missing else {}

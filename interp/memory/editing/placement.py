@@ -8,9 +8,8 @@ from hooks.errors import EditRefused, InvalidArgument, WrongModel
 from interp.common.completion import says
 from interp.memory.editing.contexts import generate_texts
 from interp.memory.editing.covariance import Covariance, covariances
-from interp.memory.editing.edit import suspend_edits
 from interp.memory.editing.locate import locate
-from interp.memory.editing.remembered import Remembered
+from interp.memory.editing.remembered import Remembered, by_itself
 from interp.memory.editing.value_search import TOKENS
 from interp.memory.facts.fact import Fact, extract_answer
 from interp.memory.tracing.trace import Location
@@ -94,11 +93,11 @@ def choose_placement_in_one_layer(
 
 
 def measure_covariances(model: Model, layers: Sequence[int], *, progress: bool = True) -> tuple[Covariance, ...]:
-    """The covariances of these layers' keys over texts the model wrote itself, measured once, without its edits."""
+    """The covariances of these layers' keys over texts it wrote, measured once, of the model by itself."""
     known = _MEASURED.of(model)
     missing = [layer for layer in layers if layer not in known]
     if missing:
-        with suspend_edits(model):
+        with by_itself(model):
             texts = generate_texts(model, PER_KEY * model.d_mlp)
             known.update(zip(missing, covariances(model, texts, missing, progress=progress), strict=True))
     return tuple(known[layer] for layer in sorted(layers))

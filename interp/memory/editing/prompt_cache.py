@@ -42,7 +42,7 @@ class Preamble:
 
     @torch.no_grad()
     def _run_prompt(self, model: Model) -> Any:
-        with named_outputs(model.hf):
+        with model.running.at_rest(), named_outputs(model.hf):  # it outlives a block of interventions
             return model.hf(input_ids=self.ids[None].to(model.device), use_cache=True).past_key_values
 
     def control(self, random: torch.Generator) -> "Preamble":

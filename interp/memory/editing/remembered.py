@@ -1,5 +1,7 @@
-"""What is measured once for a model as it is without its edits, and again once its weights are others."""
+"""What is measured once for a model as it is by itself, and again once its weights are others."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, final
 from weakref import WeakKeyDictionary
 
@@ -11,6 +13,13 @@ from interp.memory.editing.edit import suspend_edits
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+@contextmanager
+def by_itself(model: Model) -> Iterator[None]:
+    """The model without its edits and without the interventions of open blocks, inside a `with` block."""
+    with model.running.at_rest(), suspend_edits(model):
+        yield
 
 
 @final
@@ -25,7 +34,7 @@ class Remembered(Generic[K, V]):
 
         Cost: one reading of the weights.
         """
-        with suspend_edits(model):
+        with by_itself(model):
             now = fingerprint(model.hf)
         kept = self._kept.get(model.hf)
         if kept is None or kept[0] != now or kept[1] is not model.tokenizer:

@@ -35,7 +35,8 @@ class Source:
     can be had without making the others: to go on in the middle, or to share a pass among processes. `digest`
     identifies its data and the weights of its model, and `batch_size` says how they are cut, for a checkpoint to
     compare. `texts` is how many texts are read, where that is known. Of a stream `read` gives the digest of what its
-    first n batches read, which is compared when a run goes on.
+    first n batches read, which is compared when a run goes on. `check_unchanged` raises while a block of interventions
+    is open on a model that is read.
 
     Examples:
         ```python
@@ -56,6 +57,7 @@ class Source:
     batch_size: int | None = None
     texts: int | None = None
     read: Callable[[int], str] | None = None
+    check_unchanged: Callable[[], None] | None = None
 
     __repr__ = summarise
 
@@ -311,11 +313,19 @@ def _name_data(models: Sequence[AnyModel], data: Data, batch_size: int, at: Posi
         where = [] if at == everywhere else [str(at)]
         return " ".join([said, *where, *(fingerprint(model.hf) for model in models)])
 
+    def check_unchanged() -> None:
+        for model in models:
+            model.running.check_unchanged(
+                "a checkpoint is of activations of the unchanged model: train outside the block, or leave `checkpoint` "
+                "out"
+            )
+
     read: Callable[[int], str] | None = None
     if is_stream(data) and not hasattr(data, "__next__"):
         stream_digest = StreamDigest(data)
         read = lambda n: stream_digest.of_first(n * batch_size)  # noqa: E731
-    return {"digest": digest, "batch_size": batch_size, "read": read, "texts": _n_texts(data)}
+    about = {"digest": digest, "batch_size": batch_size, "read": read, "texts": _n_texts(data)}
+    return about | {"check_unchanged": check_unchanged}
 
 
 def _n_texts(data: Data) -> int | None:

@@ -65,6 +65,8 @@ def run(
             "texts; where the text is a file's, give its lines",
             stacklevel=3,
         )
+    if checkpoint is not None and source.check_unchanged is not None:
+        source.check_unchanged()
     device = next(iter(members.values())).sae.W_dec.device
     with processes(device) as here:
         with ExitStack() as refused, ExitStack() as stack:

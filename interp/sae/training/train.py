@@ -51,6 +51,7 @@ def train(
         InvalidArgument: activations of another width, or holding NaN or infinity, with their place; a loss or weights
             that are not finite; a checkpoint of another run; an autoencoder that was trained on activations normalised
             otherwise; resampling of latents shared among processes.
+        WrongState: a checkpoint, and a block of interventions is open on the source's model.
 
     Examples:
         ```python

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
 import pytest
 import torch
 
-from hooks import Model, capture
-from hooks.site import mlp_act, mlp_out
+from hooks import Model, capture, intervene
+from hooks.interventions import add
+from hooks.site import mlp_act, mlp_out, resid_post
 from interp.memory import Covariance, Edit, Fact, Search, covariance, covariances
 from interp.memory.editing.change import LowRank, balance_weights, measure_leverage, solve_least_change
 from interp.memory.editing.checks import check_targets_likely
@@ -18,6 +20,7 @@ from interp.memory.editing.contexts import prefixes
 from interp.memory.editing.covariance import SHRINKAGES, choose_shrinkage, pool_halves, shrink
 from interp.memory.editing.datastore import Datastore
 from interp.memory.editing.placement import measure_covariances
+from interp.memory.editing.prompt_cache import Preamble
 from interp.memory.editing.value_search import ValueSearchResult
 from interp.memory.editors.alphaedit import find_null_space, solve_confined
 from interp.memory.editors.grace import _Entry, _store
@@ -31,6 +34,10 @@ def problem(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     keys = torch.randn(200, D, generator=random, dtype=torch.float64)
     k, delta = (torch.randn(n, generator=random, dtype=torch.float64) for n in (D, OUT))
     return k, delta, keys.T @ keys / 200
+
+
+def draw(n: int) -> torch.Tensor:
+    return torch.randn(n, generator=torch.Generator().manual_seed(0))
 
 
 def solved(k: torch.Tensor, delta: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
@@ -279,6 +286,34 @@ def test_what_is_measured_once_for_a_model_is_measured_again_once_its_weights_ar
     assert prefixes(one) == prefixes(other)
     assert not torch.equal(before.matrix, after.matrix)
     assert said != prefixes(one)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore:.* tokens for 48 keys")
+def test_what_is_measured_once_for_a_model_is_measured_without_the_interventions_of_an_open_block(
+    fresh: Callable,
+) -> None:
+    one, other = fresh("gpt2"), fresh("gpt2")
+    with intervene(one, {resid_post[0]: add(5 * draw(one.d_model))}):
+        one.run("Rome")
+        (inside,), said = measure_covariances(one, [1]), prefixes(one)
+    (plain,) = measure_covariances(other, [1])
+    assert torch.equal(inside.matrix, plain.matrix) and said == prefixes(other)
+    assert torch.equal(measure_covariances(one, [1])[0].matrix, plain.matrix) and prefixes(one) == said
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_text_put_before_all_others_inside_an_open_block_was_not_read_with_its_interventions(fresh: Callable) -> None:
+    model = fresh("gpt2")
+    edit = Edit((Fact("Rome", "{} is in", "a", "b"),), "in_context", (Preamble(torch.tensor([5, 6, 7])),), "")
+    edit = replace(edit, fingerprint=model.fingerprint)
+    with edit.applied(model):
+        wanted = model.run("Rome").detach()
+    with intervene(model, {resid_post[0]: add(5 * draw(model.d_model))}):
+        model.run("Rome")
+        edit.apply(model)
+    assert torch.equal(model.run("Rome").detach(), wanted)
+    edit.undo(model)
 
 
 def writing(model: Model) -> Edit:
