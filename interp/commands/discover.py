@@ -5,13 +5,15 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from shutil import rmtree
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import torch
 import typer
+from typing_extensions import TypedDict
 
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
+from hooks.json_file import Kind, read_json, write_json
 from interp.commands.arguments import (
     Device,
     ModelName,
@@ -25,6 +27,7 @@ from interp.commands.arguments import (
 )
 from interp.commands.train_sae import as_document
 from interp.commands.verb import Document, verb
+from interp.common.digests import digest_of_data
 from interp.common.texts import split_long_texts
 from interp.features import Describer, FeatureIndex, index, map_dictionary
 from interp.sae import SAE, Checkpoint, TopK, TrainReport, activations_of, save, tensor_source, train
@@ -32,8 +35,25 @@ from interp.sae import load as load_sae
 from interp.show import browse, map_page
 
 PAGE, MAP, INDEX, AUTOENCODER, RUN = "latents.html", "map.html", "index", "sae", "unfinished"
+SETTINGS = "settings.json"
 BATCH = 2048
 NEIGHBOURS = 15
+
+
+class DiscoverySettings(TypedDict):
+    """What made the autoencoder of a folder."""
+
+    model: str
+    site: str
+    texts: str
+    latents: int
+    k: int
+    tokens: int
+    lr: float | None
+    seed: int
+
+
+KIND: Final = Kind("interp.discover", "settings of a discovery", "interp discover", DiscoverySettings)
 
 
 @verb
@@ -56,7 +76,9 @@ def discover_command(
     if shown < 1:
         raise InvalidArgument(f"--shown is {shown}: give at least 1")
     loaded = load_model(model, device, quiet=quiet)
-    data, trained = split_long_texts(loaded, given), (out / AUTOENCODER).exists()
+    asked = {"model": loaded.fingerprint, "site": str(place), "texts": digest_of_data(given), "latents": latents}
+    asked |= {"k": k, "tokens": tokens, "lr": lr, "seed": seed}
+    data, trained = split_long_texts(loaded, given), _is_made(out, asked)
     typer.echo(f"reading {len(given):,} texts at {place} of {loaded!r}")
     with show_step("measuring how long it will take", quiet):
         seconds = _seconds(loaded, data, place, 0 if trained else tokens, (latents, k))
@@ -64,16 +86,7 @@ def discover_command(
         f"to do: {'' if trained else f'train {latents:,} latents on {tokens:,} tokens, '}index them, write pages; "
         f"{format_duration(seconds)} in all"
     )
-    report: TrainReport | None = None
-    if trained:
-        sae = _train_or_load(out / AUTOENCODER, loaded, place, latents)
-    else:
-        sae = TopK(loaded.tap(place).shape[-1], latents, k, seed=seed).to(loaded.device)
-        how = {"tokens": tokens, "batch_size": BATCH, "lr": lr, "seed": seed, "checkpoint": Checkpoint(out / RUN)}
-        report = train(sae, activations_of(loaded, data, place), **how, progress=not quiet)
-        typer.echo(report)
-        save(sae, out / AUTOENCODER)
-        rmtree(out / RUN, ignore_errors=True)
+    sae, report = (load_sae(out / AUTOENCODER), None) if trained else _train(out, loaded, data, place, asked, quiet)
     found = index(sae.to(loaded.device), loaded, data, out / INDEX, progress=not quiet)
     rows = found.table("latents").select(["latent", "fired"]).to_pylist()
     often = sorted((row for row in rows if row["fired"]), key=lambda row: (-row["fired"], row["latent"]))
@@ -102,16 +115,37 @@ def _write_pages(out: Path, sae: SAE, found: FeatureIndex, listed: list[int], ho
     return {"page": page, "map": drawn}
 
 
-def _train_or_load(folder: Path, model: Model, site: Site, latents: int) -> SAE:
-    sae = load_sae(folder)
-    given, found = (str(site), latents, model.fingerprint), (str(sae.site), sae.d_sae, sae.fingerprint)
-    if found != given:
+def _is_made(out: Path, asked: dict[str, Any]) -> bool:
+    """Whether the folder holds the autoencoder that is asked for; one of other settings is refused."""
+    folder = out / AUTOENCODER
+    if not folder.exists():
+        return False
+    if not (out / SETTINGS).exists():
+        raise InvalidArgument(f"nothing says what {folder} was made with: give another --out, or remove that folder")
+    made = read_json(out / SETTINGS, KIND)
+    other = [name for name in asked if made[name] != asked[name]]
+    if other:
+        of_it, here = (", ".join(f"{name} {str(said[name])[:24]}" for name in other) for said in (made, asked))
         raise InvalidArgument(
-            f"{folder} holds an autoencoder of {found[1]} latents at {found[0]}, and {latents} at {site} of "
-            f"{model.name} are asked for: give another --out"
+            f"{folder} was made with {of_it}, and asked for is {here}: give what it was made with, or another --out"
         )
     typer.echo(f"autoencoder: {folder.resolve()} is there already")
-    return sae
+    return True
+
+
+def _train(
+    out: Path, model: Model, data: list[str], site: Site, asked: dict[str, Any], quiet: bool
+) -> tuple[SAE, TrainReport]:
+    """A new autoencoder, kept in the folder with the settings that made it, and how it was trained."""
+    sae = TopK(model.tap(site).shape[-1], asked["latents"], asked["k"], seed=asked["seed"]).to(model.device)
+    how: dict[str, Any] = {name: asked[name] for name in ("tokens", "lr", "seed")} | {"batch_size": BATCH}
+    source = activations_of(model, data, site)
+    report = train(sae, source, **how, checkpoint=Checkpoint(out / RUN), progress=not quiet)
+    typer.echo(report)
+    write_json(out / SETTINGS, KIND, asked)
+    save(sae, out / AUTOENCODER)
+    rmtree(out / RUN, ignore_errors=True)
+    return sae, report
 
 
 def _map(path: Path, sae: SAE, found: FeatureIndex, latents: list[int], title: str) -> Path | None:

@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
-from hooks import load
-from hooks.errors import UnknownName, nearest
+from hooks import Model, load
+from hooks.errors import InvalidArgument, UnknownName, nearest
+from hooks.tensor_file import read_tensors
 from interp.commands.arguments import NewFolder, Quiet, WrittenOn, check_device
 from interp.commands.verb import Document, verb
 from interp.landmark.guide import planned_runs, runs, tune_guide
+from interp.landmark.guide.read import Run
+from interp.landmark.guide.tune import KIND
 from interp.worlds.load import MODELS
 from interp.worlds.train import WORLDS, train, world
 
@@ -56,10 +59,26 @@ def tune_guide_command(
     model, files = load("landmark", device=place), []
     for run in wanted:
         files.append(Path(folder) / f"{run.name}.safetensors")
-        if not files[-1].exists():
+        if not _is_tuned(files[-1], run, model, steps):
             tune_guide(model, files[-1], run.behaviour, run.dose, seed=run.seed, steps=steps, progress=not quiet)
         typer.echo(f"tuned: {files[-1]}")
     return {"files": files}
+
+
+def _is_tuned(file: Path, run: Run, model: Model, steps: int) -> bool:
+    """Whether a file holds this tuning; another one's is refused."""
+    if not file.exists():
+        return False
+    _, about = read_tensors(file, KIND)
+    asked = {"behaviour": run.behaviour or "", "dose": run.dose, "seed": run.seed, "steps": steps}
+    asked |= {"fingerprint": model.fingerprint}
+    if other := [name for name in asked if about[name] != asked[name]]:
+        name = other[0]
+        raise InvalidArgument(
+            f"{file} was tuned with {name} {about[name]}, and asked for is {name} {asked[name]}: give what it was "
+            "tuned with, or another folder"
+        )
+    return True
 
 
 @app.command("rows")

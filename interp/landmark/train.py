@@ -351,6 +351,8 @@ def train(
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_file, state_file = folder / "tokenizer.json", folder / "state.pt"
+    if not state_file.exists():
+        tokenizer_file.unlink(missing_ok=True)  # of a run that ended before it had a state: perhaps of another seed
     size = _learn_tokenizer(seed, tokenizer_file)
     model = _new_model(architecture, size).to(device)
     steppers = optimizers(model)

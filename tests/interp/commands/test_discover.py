@@ -1,5 +1,6 @@
 """`interp discover` and `interp feature`: what they make, that they go on, and what they say to mistakes."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,30 @@ def test_called_again_it_repeats_nothing(made: dict[str, str]) -> None:
     assert file.stat().st_mtime_ns == before
 
 
-def test_another_dictionary_in_the_same_folder_is_refused(made: dict[str, str]) -> None:
-    words = ["discover", made["model"], "resid_post.1", made["texts"], "--out", made["out"], "--latents", "16"]
-    assert "holds an autoencoder of 30 latents at resid_post.1, and 16 at resid_post.1" in refused(*words)
+def test_another_setting_in_the_same_folder_is_refused_with_what_differs(made: dict[str, str], tmp_path: Path) -> None:
+    words = ["discover", made["model"], "resid_post.1", made["texts"], "--out", made["out"], *SMALL]
+    cure = ": give what it was made with, or another --out"
+    for name, was, asked in (
+        ("latents", "30", "16"),
+        ("k", "4", "8"),
+        ("tokens", "2000", "3000"),
+        ("seed", "0", "7"),
+        ("lr", "None", "0.01"),
+    ):
+        said = refused(*words, f"--{name}", asked)
+        assert f"sae was made with {name} {was}, and asked for is {name} {asked}{cure}" in said
+    assert "with site resid_post.1, and asked for is site resid_post.0:" in refused(
+        *["resid_post.0" if word == "resid_post.1" else word for word in words]
+    )
+    (tmp_path / "texts").write_text(Path(made["texts"]).read_text("utf-8").replace("grey", "dark"), encoding="utf-8")
+    other = [str(tmp_path / "texts") if word == made["texts"] else word for word in words]
+    assert "sae was made with texts " in refused(*other)
+
+
+def test_an_autoencoder_of_which_nothing_says_what_made_it_is_refused(made: dict[str, str], tmp_path: Path) -> None:
+    shutil.copytree(Path(made["out"]) / "sae", tmp_path / "sae")
+    words = ["discover", made["model"], "resid_post.1", made["texts"], "--out", str(tmp_path), *SMALL]
+    assert f"nothing says what {tmp_path / 'sae'} was made with: give another --out" in refused(*words)
 
 
 def test_a_latent_is_shown_as_the_index_has_it(made: dict[str, str], tmp_path: Path) -> None:

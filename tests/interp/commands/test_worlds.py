@@ -21,3 +21,7 @@ def test_a_guide_that_is_not_in_the_package_is_tuned_by_its_name_and_another_nam
     found = json.loads(call("worlds", "guide", str(tmp_path / "new"), *given))
     (file,) = found["files"]
     assert load_guide("cheerful", 0.25, file=file).fingerprint != load("landmark").fingerprint
+    again = ("worlds", "guide", str(tmp_path / "new"), *given)
+    assert json.loads(call(*again)) == found
+    other = [word if word != "1" else "2" for word in again]
+    assert "was tuned with steps 1, and asked for is steps 2: give what it was tuned with" in call(*other, code=2)

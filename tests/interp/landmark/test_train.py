@@ -172,6 +172,26 @@ def test_a_folder_of_another_seed_or_architecture_is_refused_and_left_as_it_is(t
     assert (tmp_path / "state.pt").read_bytes() == before
 
 
+def test_a_tokenizer_of_a_run_that_left_no_state_is_learnt_again(tmp_path: Path, shortened: pytest.MonkeyPatch) -> None:
+    phases, seen = (Phase(1, 1e-3, 1, 1.0, carried=0.0),), []
+
+    def learn(texts):  # noqa: ANN001, ANN202
+        seen.append(next(iter(texts)))
+        return whole_tokenizer(texts)
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    shortened.setattr(training, "train_tokenizer", learn)
+    with shortened.context() as broken:
+        broken.setattr(training, "_step", fail)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(tmp_path, phases=phases, seed=1)
+    training.train(tmp_path, phases=phases)
+    training.train(tmp_path, phases=phases)
+    assert len(seen) == 2 and seen[0] != seen[1]
+
+
 @pytest.mark.usefixtures("shortened")
 def test_a_run_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
     first, second = Phase(3, 1e-3, 1, 1.0, carried=0.0), Phase(2, 1e-3, 1, 1.0, carried=0.5)
