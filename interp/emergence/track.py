@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 import torch
 from jaxtyping import Float
@@ -12,11 +12,12 @@ from typing_extensions import TypedDict
 
 from hooks import Model, load
 from hooks.disk import read_bytes
-from hooks.errors import InvalidArgument, UnknownName, nearest
+from hooks.errors import InvalidArgument, UnknownName, WrongModel, nearest
 from hooks.json_file import Kind, json_content, write_json
 from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.common.statistics import Estimate
+from interp.emergence.identity import digest_of_metric, digest_of_source
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -26,9 +27,13 @@ Source = str | Path | Model
 
 
 class TrackHeader(TypedDict):
-    """What a file says of a track."""
+    """What a file says of a track: of each metric what tells it from others, and of each step the digest of its source.
+
+    `definitions` is missing in files of older versions.
+    """
 
     metrics: list[str]
+    definitions: NotRequired[dict[str, str]]
     found: dict[str, dict[str, dict[str, float | int]]]
     sources: dict[str, str]
 
@@ -92,8 +97,12 @@ def track(
 ) -> Track:
     """Measure every model by every metric; what a file holds already is not measured again.
 
-    A model is read, measured and let go before the next one is read. What a file holds of a step is taken only for the
-    same source and the same names of metrics.
+    A model is read, measured and let go before the next one is read. What a file holds of a step is taken for the same
+    weights only, so a folder that was trained again is measured again; steps that are not asked for stay in the file,
+    unless one that is asked for has other weights now. A file is of one set of metrics: each is known by its name, its
+    code, and the arguments, defaults and outer variables it holds (numbers, text, tensors, models, and lists and
+    dataclasses of them; of anything else its type). What a metric calls is known by its name alone: where that has
+    changed, give another file.
 
     Args:
         models: by step or size, a folder, a loaded model, or a Hugging Face id with `@` and a revision.
@@ -104,8 +113,10 @@ def track(
 
     Raises:
         InvalidArgument: fewer than two models, no metrics, or models that give different metrics.
+        WrongModel: a file of other metrics.
+        WrongState: a file, and a block of interventions is open on one of the models.
 
-    Cost: one load and the cost of the metrics for each model.
+    Cost: one load and the cost of the metrics for each model; with a file, one more reading of every folder.
 
     Examples:
         ```python
@@ -114,26 +125,20 @@ def track(
     """
     if len(models) < 2 or not metrics:
         raise InvalidArgument(f"{len(models)} models and {len(metrics)} metrics: give two models and a metric at least")
-    if file is not None:
-        for source in models.values():
-            if isinstance(source, Model):
-                source.running.check_unchanged(
-                    "a file keeps figures of the unchanged model: track outside the block, or leave `file` out"
-                )
-    sources = {str(step): _name(source) for step, source in sorted(models.items())}
-    kept = {} if file is None else _read_kept(Path(file), [*metrics], sources)
+    kept = None if file is None else _File.open(Path(file), metrics, models)
+    found = {} if kept is None else {step: kept.found[step] for step in map(str, models) if step in kept.found}
     for step, source in progress_bar(sorted(models.items()), progress=progress, desc="checkpoints"):
-        if str(step) in kept:
+        if str(step) in found:
             continue
         model = _load(source, device)
-        kept[str(step)] = {
+        found[str(step)] = {
             name if not group else f"{group}: {name}": asdict(e)
             for group, metric in metrics.items()
             for name, e in metric(model).items()
         }
-        if file is not None:
-            write_json(file, KIND, {"metrics": [*metrics], "found": kept, "sources": sources})
-    return _track(kept)
+        if kept is not None:
+            kept.add(str(step), found[str(step)])
+    return _track(found)
 
 
 def read_track(file: str | Path) -> Track:
@@ -159,17 +164,53 @@ def _track(kept: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Track:
     return Track(tuple(steps), {name: tuple(Estimate(**kept[str(s)][name]) for s in steps) for name in names})  # type: ignore[arg-type]
 
 
-def _read_kept(file: Path, metrics: list[str], sources: dict[str, str]) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    held = json_content(KIND, read_bytes(Path(file)), file)
-    if held["metrics"] != metrics:
-        return {}
-    return {step: found for step, found in held["found"].items() if held["sources"].get(step) == sources.get(step)}
+@dataclass
+class _File:
+    """What was measured, kept after every model: by which metrics, and of which weights."""
+
+    path: Path
+    definitions: dict[str, str]
+    sources: dict[str, str]
+    found: dict[str, Any]
+
+    @staticmethod
+    def open(path: Path, metrics: Mapping[str, Metric], models: Mapping[int, Source]) -> "_File":
+        """What the file holds of the same weights, and of steps that are not asked for; refuse one of other metrics."""
+        for source in models.values():
+            if isinstance(source, Model):
+                source.running.check_unchanged(
+                    "a file keeps figures of the unchanged model: track outside the block, or leave `file` out"
+                )
+        definitions = {name: digest_of_metric(metric) for name, metric in metrics.items()}
+        asked = {str(step): digest_of_source(source) for step, source in models.items()}
+        if not path.exists():
+            return _File(path, definitions, asked, {})
+        held = json_content(KIND, read_bytes(path), path)
+        _check_metrics(path, held.get("definitions") or dict.fromkeys(held["metrics"], ""), definitions)
+        same = {step for step in asked if held["sources"].get(step) == asked[step]}
+        if all(step in same for step in asked if step in held["found"]):
+            same |= held["found"].keys() - asked.keys()
+        sources = {step: digest for step, digest in held["sources"].items() if step in same}
+        return _File(path, definitions, sources | asked, {s: e for s, e in held["found"].items() if s in same})
+
+    def add(self, step: str, estimates: Mapping[str, Any]) -> None:
+        """Keep what was measured of one more model."""
+        self.found[step] = estimates
+        sources = {step: self.sources[step] for step in self.found}
+        about = {"metrics": [*self.definitions], "definitions": self.definitions, "sources": sources}
+        write_json(self.path, KIND, about | {"found": self.found})
 
 
-def _name(source: Source) -> str:
-    return source.fingerprint if isinstance(source, Model) else str(source)
+def _check_metrics(path: Path, held: Mapping[str, str], asked: Mapping[str, str]) -> None:
+    if held.keys() != asked.keys():
+        raise WrongModel(
+            f"{path} holds the metrics {[*held]}, and {[*asked]} are asked for: give those, or another file"
+        )
+    if other := [name for name in asked if held[name] != asked[name]]:
+        raise WrongModel(
+            f"the metric {other[0]!r} in {path} has other code or other arguments than the one that was given: give "
+            "another file, or remove that one"
+        )
 
 
 def _load(source: Source, device: str | torch.device | None) -> Model:

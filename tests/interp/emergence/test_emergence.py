@@ -164,14 +164,18 @@ def test_items_that_share_their_difficulty_are_matched_more_often_than_the_power
     assert float((same.log() * 4).exp().mean() - same.mean() ** 4) == pytest.approx(0.0, abs=1e-12)
 
 
+SEEN: list[str] = []
+
+
+def metric(model):  # noqa: ANN001, ANN201
+    SEEN.append(model.fingerprint)
+    return {"n": Estimate(float(len(SEEN)), 0.0, 9.0, 1)}
+
+
 def test_what_was_measured_is_not_measured_again_and_another_source_is(tmp_path: Path) -> None:
     models = {i: load(tiny_hf("gpt2", seed=i), tiny_tokenizer(), check=False) for i in (1, 2)}
-    seen: list[str] = []
-
-    def metric(model):  # noqa: ANN001, ANN202
-        seen.append(model.fingerprint)
-        return {"n": Estimate(float(len(seen)), 0.0, 9.0, 1)}
-
+    seen = SEEN
+    seen.clear()
     file = tmp_path / "track.json"
     first = track(models, {"": metric}, file=file)
     assert track(models, {"": metric}, file=file).metrics == first.metrics == read_track(file).metrics
