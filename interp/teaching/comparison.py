@@ -12,6 +12,7 @@ import torch
 from hooks import Model
 from hooks.border import Natural
 from hooks.errors import EditRefused, InvalidArgument
+from hooks.fingerprint import fingerprint
 from hooks.progress import progress_bar
 from hooks.summary import summarise
 from interp.common.completion import find_answer_ids, predict_forced
@@ -119,7 +120,7 @@ def compare_ways(
     Raises:
         InvalidArgument: no cases, ways or texts; a way called "untaught".
 
-    Cost: per case and way the lesson, and twice what an audit asks.
+    Cost: per case and way the lesson, twice what an audit asks, and two readings of the weights.
 
     Examples:
         ```python
@@ -203,14 +204,14 @@ def _read_first(case: Case, passage: Callable[[str], str]) -> Case:
 @torch.no_grad()
 def _leave(model: Model, lesson: Lesson) -> dict[str, float]:
     """Whether nothing is left once the block ends, and how much longer an answer takes inside it."""
-    prompt, weights = lesson.fact.text, model.fingerprint
+    prompt, weights = lesson.fact.text, fingerprint(model.hf)
     logits, times = model.run(prompt), []
     for _ in range(REPEATS):
         alone = _processor_time(lambda: model.generate(prompt, max_new_tokens=TIMED))
         asked = lesson.passage(prompt) + prompt
         with lesson.enter(model):
             times.append(_processor_time(lambda: model.generate(asked, max_new_tokens=TIMED)) / alone)  # noqa: B023
-    undone = torch.equal(model.run(prompt), logits) and model.fingerprint == weights
+    undone = torch.equal(model.run(prompt), logits) and fingerprint(model.hf) == weights
     return {"undone": float(undone), "time": median(times)}
 
 

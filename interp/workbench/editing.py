@@ -2,6 +2,7 @@
 
 import warnings
 
+from hooks.fingerprint import fingerprint
 from interp.memory import Edit, Fact, conflicts, preview
 from interp.memory.editors.registry import make_editors
 from interp.workbench.arguments import EditArguments, NamedArguments
@@ -61,8 +62,8 @@ def undo_edit(session: Session, given: NamedArguments, progress: Progress) -> Do
     progress.check()
     edit.undo(session.model)
     session.applied.remove(given.name)
-    value = session.model.fingerprint == edit.fingerprint
-    code = f"{given.name}.undo(model)\nvalue = model.fingerprint == {given.name}.fingerprint"
+    value = fingerprint(session.model.hf) == edit.fingerprint
+    code = f"{given.name}.undo(model)\nvalue = fingerprint(model.hf) == {given.name}.fingerprint"
     session.record(Entry("undo", given.model_dump(), code, value))
     return {"identical": value, "applied": session.applied}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 IMPORTS: Final = """from hooks import Direction, load
+from hooks.fingerprint import fingerprint
 from hooks.site import LayerSites, Site
 from interp.circuits import denoising, each_position, logit_difference, patch_sweep
 from interp.circuits.edges import Task, eap_ig, edge_attribution, faithfulness_curve, random_scores

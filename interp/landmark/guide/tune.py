@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from hooks import Model, Tokens
 from hooks.border import Count, Natural, Positive, Share
 from hooks.errors import NotFinite
+from hooks.fingerprint import fingerprint
 from hooks.json_file import Kind
 from hooks.progress import progress_bar
 from hooks.tensor_file import write_tensors
@@ -113,7 +114,7 @@ def tune_guide(
     """
     texts = tuning_texts(behaviour, dose, seed)
     generator = torch.Generator().manual_seed(seed)
-    fingerprint, held = model.fingerprint, matrices(model)
+    begun, held = fingerprint(model.hf), matrices(model)
     needed = {name: p.requires_grad for name, p in model.hf.named_parameters()}
     model.hf.requires_grad_(False)
     changes = {name: LowRank(width(module), generator) for name, module in held.items()}
@@ -127,7 +128,7 @@ def tune_guide(
         for name, p in model.hf.named_parameters():
             p.requires_grad_(needed[name])
     tensors = {f"{n}.{side}": getattr(c, side).detach().half() for n, c in changes.items() for side in ("A", "B")}
-    about = TuningHeader(behaviour=behaviour or "", dose=float(dose), seed=seed, steps=steps, fingerprint=fingerprint)
+    about = TuningHeader(behaviour=behaviour or "", dose=float(dose), seed=seed, steps=steps, fingerprint=begun)
     write_tensors(file, KIND, tensors, about)
     return losses
 

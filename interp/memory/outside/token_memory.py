@@ -183,7 +183,7 @@ def read_token_memory(store: ActivationStore, site: Site, *, limit: Count | None
 
     Raises:
         UnknownName: the store does not hold the site.
-        InvalidArgument: no document has two tokens.
+        InvalidArgument: no document has two tokens; a store of some tokens only, whose next row is not the next token.
 
     Cost: the rows of one site in memory.
 
@@ -193,6 +193,11 @@ def read_token_memory(store: ActivationStore, site: Site, *, limit: Count | None
         ```
     """
     (kept,) = store.only(site)
+    if (at := store.manifest.settings.at) != everywhere.name:
+        raise InvalidArgument(
+            f"the store at {store.url} holds {at} of each text, and a memory needs every token, as each is followed by "
+            "the next one: harvest with at=everywhere"
+        )
     parts = [(rows[kept], rows.ids) for rows in store.chunks(kept)]
     keys, ids = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     begins = store.documents

@@ -90,6 +90,26 @@ def test_a_way_that_leaves_something_is_called_not_undone(model: Model) -> None:
             weight.copy_(kept)
 
 
+def test_a_way_that_leaves_something_in_a_weight_that_no_prompt_reaches_is_called_not_undone(model: Model) -> None:
+    weight = model.hf.transformer.wpe.weight
+    kept = weight.detach().clone()
+
+    @contextmanager
+    def leaking(_: Model):
+        with torch.no_grad():
+            weight[-1].add_(1.0)
+        yield
+
+    def way(_: Model, fact: Fact) -> Lesson:
+        return Lesson(fact, leaking, lambda _: Lesson(fact, leaking, lambda _: way(model, fact), 1), 1)
+
+    try:
+        assert compare_ways(model, [CASE], {"leak": way}, FILLER[:2]).undone["leak"].value == 0.0
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+
+
 def test_a_refusal_counts_as_the_model_untaught(model: Model) -> None:
     def refusing(_: Model, fact: Fact) -> Lesson:
         raise EditRefused(f"no room for {fact.new}")

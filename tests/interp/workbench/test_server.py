@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hooks import load
+from hooks.fingerprint import fingerprint
 from hooks.pieces import piece
 from interp.features import explain_text
 from interp.lenses import LogitLens, read
@@ -280,19 +281,19 @@ def test_the_guard_compares_whole_tokens() -> None:
 
 def test_a_fact_is_edited_previewed_asked_and_undone_bit_for_bit() -> None:
     model = load("landmark")
-    before = model.fingerprint
+    before = fingerprint(model.hf)
     page = open_workbench(model)
     client = Client(page)
     while client.json("/model")["state"] != "ready":
         time.sleep(0.05)
     fact = {"subject": "Golden Gate Bridge", "prompt": "The {} is located in", "old": "San Francisco", "new": "Paris"}
     made = client.run("edit", **fact)
-    assert made["moved"] and model.fingerprint == before
+    assert made["moved"] and fingerprint(model.hf) == before
     said = client.run("apply", name=made["name"])
     assert "Paris" in said["after"][0] and "Paris" not in said["before"][0]
     assert client.json("/model")["applied"] == [made["name"]]
     undone = client.run("undo", name=made["name"])
-    assert undone["identical"] and model.fingerprint == before
+    assert undone["identical"] and fingerprint(model.hf) == before
     client.run("apply", name=made["name"])
     page.close()
-    assert model.fingerprint == before
+    assert fingerprint(model.hf) == before

@@ -6,6 +6,7 @@ import torch
 
 from hooks import Model, load
 from hooks.errors import InvalidArgument, OutOfRange, WrongModel
+from hooks.position import index
 from hooks.site import mlp_in
 from hooks.store import harvest, separate
 from interp.memory.outside import (
@@ -137,6 +138,13 @@ def test_a_store_gives_the_memory_of_its_texts(model: Model, memory: TokenMemory
     assert torch.equal(read.tokens, memory.tokens) and torch.equal(read.document, memory.document)
     assert torch.allclose(read.keys, memory.keys, atol=1e-3)
     assert len(read_token_memory(store, SITE, limit=5)) == 5
+
+
+def test_a_store_of_some_tokens_gives_no_memory_as_its_next_row_is_not_the_next_token(model: Model, tmp_path) -> None:
+    some = index(0) | index(3)
+    store = harvest(model, FACTS, SITE, tmp_path / "store", packing=separate(), at=some)
+    with pytest.raises(InvalidArgument, match=r"holds .*index\(0\).* of each text, and a memory needs every token"):
+        read_token_memory(store, SITE)
 
 
 def test_a_fact_flips_exactly_above_its_weight(model: Model, memory: TokenMemory) -> None:
