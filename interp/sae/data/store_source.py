@@ -12,6 +12,7 @@ from torch import Tensor
 from hooks import Site
 from hooks.disk import checksum
 from hooks.errors import InvalidArgument
+from hooks.position import everywhere
 from hooks.store import ActivationStore, ShuffledRows, StoredRows
 from interp.sae.data.source import Source
 
@@ -94,9 +95,10 @@ def _check_finite(store: ActivationStore, rows: StoredRows, sites: tuple[Site, .
             place = int(bad.nonzero()[0])
             row = int(rows.number[place])
             document = int(torch.searchsorted(store.documents, row, right=True)) - 1
+            what = "token" if store.manifest.settings.at == everywhere.name else "row"
             raise InvalidArgument(
                 f"NaN or infinity at {site} in batch {batch}, row {row} of the store at {store.url} (document "
-                f"{document}, token {row - int(store.documents[document])} of it, id {int(rows.ids[place])}): harvest "
+                f"{document}, {what} {row - int(store.documents[document])} of it, id {int(rows.ids[place])}): harvest "
                 "again in float32 or bfloat16, or leave the document out"
             )
     return rows

@@ -14,7 +14,9 @@ import torch
 
 from hooks import ActivationStore, Model, harvest
 from hooks.errors import InvalidArgument, InvalidType
+from hooks.position import index
 from hooks.site import resid_post
+from hooks.store import separate
 from hooks.store.processes import Process
 from interp.sae import (
     SAE,
@@ -44,6 +46,7 @@ from interp.sae.architectures.gated import GatedObjective
 from interp.sae.architectures.objective import Step, measure_variance
 from interp.sae.architectures.sae import check_count
 from interp.sae.architectures.topk import TopKObjective
+from interp.sae.data.store_source import _check_finite
 from interp.sae.training.adam import Adam
 from interp.sae.training.history import History
 from interp.sae.training.learner import Learner
@@ -390,6 +393,16 @@ def test_nan_in_a_store_stops_with_its_batch_site_row_document_and_token(gpt2: M
     opened.chunk = spoilt  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValueError, match=r"at resid_post\.1 in batch 0, row 11 of .*document 2, token 1 of it, id \d+"):
         train(TopK(32, 48, k=4), read_activations(opened, resid_post[1]), **OPTIONS)
+
+
+def test_nan_in_a_store_of_some_tokens_is_at_a_row_of_its_document_and_at_no_token(gpt2: Model, tmp_path: Path) -> None:
+    how = {"packing": separate(), "at": index(1) | index(3), "dtype": torch.float32}
+    store = harvest(gpt2, [f"fog {number}" for number in range(9)], [resid_post[1]], tmp_path, **how)
+    rows = store[:]
+    spoilt = type(rows)({resid_post[1]: rows[resid_post[1]].clone()}, rows.ids, rows.number)
+    spoilt.values[resid_post[1]][3] = torch.nan
+    with pytest.raises(ValueError, match=r"row 3 of .*document 1, row 1 of it, id \d+"):
+        _check_finite(store, spoilt, (resid_post[1],), 0)
 
 
 def test_nan_from_a_source_of_ones_own_stops_with_its_batch_and_row() -> None:
