@@ -974,6 +974,18 @@ COUNTS: Final = (
         "    if is_blank(model.tokenizer, ids[0]):\n",
         "    if not ids:\n",
         ("test_answers_may_be_ids_and_the_first_token_of_a_word_is_its_first",),
+        "Lines of pages and messages that the command does not take",
+        "docs/how_to/train_an_sae.md",
+        "`interp train-sae MODEL texts.txt",
+        "`interp train-sae MODEL --texts texts.txt",
+        ("test_every_line_of_a_page_is_one_that_the_command_takes",),
+    ),
+    Fault(
+        "Lines of pages and messages that the command does not take",
+        "hooks/load.py",
+        "`interp landmark train",
+        "`interp landmark teach",
+        ("test_every_line_in_a_docstring_or_message_is_one_that_the_command_takes",),
     ),
 )
 
