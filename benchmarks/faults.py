@@ -975,9 +975,9 @@ COUNTS: Final = (
         "    if not ids:\n",
         ("test_answers_may_be_ids_and_the_first_token_of_a_word_is_its_first",),
         "Lines of pages and messages that the command does not take",
-        "docs/how_to/train_an_sae.md",
-        "`interp train-sae MODEL texts.txt",
-        "`interp train-sae MODEL --texts texts.txt",
+        "interp/commands/steer.py",
+        'direction: Annotated[Path | None, typer.Option(help="A saved direction.")] = None',
+        'direction: Annotated[Path | None, typer.Argument(help="A saved direction.")] = None',
         ("test_every_line_of_a_page_is_one_that_the_command_takes",),
     ),
     Fault(
