@@ -987,6 +987,93 @@ COUNTS: Final = (
         "`interp landmark teach",
         ("test_every_line_in_a_docstring_or_message_is_one_that_the_command_takes",),
     ),
+    Fault(
+        "Options out of their range, or without effect, found late or by the names of functions",
+        "interp/commands/circuit.py",
+        "steps: Annotated[int, typer.Option(min=1, ",
+        "steps: Annotated[int, typer.Option(",
+        (
+            "test_every_number_has_its_least_value_or_a_reason",
+            "test_a_number_out_of_its_range_is_refused_by_the_name_of_its_option",
+        ),
+    ),
+    Fault(
+        "Options out of their range, or without effect, found late or by the names of functions",
+        "interp/commands/circuit.py",
+        "if thresholds and not wanted:",
+        "if False:",
+        ("test_what_cannot_be_is_refused_in_the_words_of_the_command_before_a_model_is_loaded",),
+    ),
+    Fault(
+        "A table read as texts",
+        "interp/commands/arguments.py",
+        '(".csv", ".tsv", *TABLES)',
+        '(".tsv", *TABLES)',
+    ),
+    Fault(
+        "A result written over another",
+        "interp/commands/checks.py",
+        "any(path.iterdir())",
+        "not any(path.iterdir())",
+    ),
+    Fault(
+        "A log without a line while a step takes long",
+        "interp/commands/arguments.py",
+        '        typer.echo(f"{what} …", err=True)\n',
+        "        pass\n",
+    ),
+    Fault(
+        "A width of one head taken for that of a site, or rows of no one width put together",
+        "interp/commands/discover.py",
+        "source.widths[0]",
+        "model.tap(source.sites[0]).shape[-1]",
+    ),
+    Fault(
+        "An empty folder of a run that failed",
+        "hooks/disk.py",
+        "            _remove(Path(folder) / LOCK, made)\n",
+        "            pass\n",
+    ),
+    Fault(
+        "Plurals made by hand",
+        "hooks/plurals.py",
+        "if n == 1 else",
+        "if n <= 1 else",
+    ),
+    Fault(
+        "Half of a character, a file for a model's folder, a device that is not there, a number as a text",
+        "hooks/encoding.py",
+        "        _check_characters(text, number)\n",
+        "",
+        ("test_half_of_a_character_is_refused_wherever_texts_are_read",),
+    ),
+    Fault(
+        "Half of a character, a file for a model's folder, a device that is not there, a number as a text",
+        "hooks/load.py",
+        "if Path(folder).is_file():",
+        "if False:",
+        ("test_a_file_in_place_of_the_folder_of_a_model_is_answered_with_its_folder",),
+    ),
+    Fault(
+        "Half of a character, a file for a model's folder, a device that is not there, a number as a text",
+        "hooks/devices.py",
+        "except (RuntimeError, AssertionError)",
+        "except AssertionError",
+        ("test_a_device_that_is_not_there_is_refused_with_those_that_are",),
+    ),
+    Fault(
+        "Half of a character, a file for a model's folder, a device that is not there, a number as a text",
+        "probes/checks.py",
+        '    check_number("C", C)\n',
+        "",
+        ("test_a_number_given_as_a_text_is_refused_by_name",),
+    ),
+    Fault(
+        "A site named in another layer than the one that was misspelt",
+        "hooks/site.py",
+        'layer[0] if layer else "0"',
+        '"0"',
+    ),
 )
 
 TESTS: Final = (

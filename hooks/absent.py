@@ -51,7 +51,10 @@ def why_absent(called: str, site: Site, sites: Sequence[Site], structure: Struct
     if site.name in _INSTEAD and site.name not in {have.name for have in sites}:
         return f"{called} has no {site.name}: {_INSTEAD[site.name]}"
     near = nearest(str(site), map(str, sites))
-    return f"{called} has no {site}; the nearest are {near}. `model.sites` lists every site of a model"
+    return (
+        f"{called} has no {site}; the nearest are {near}. `model.sites` lists every site of a model, and "
+        "`interp sites MODEL` prints them"
+    )
 
 
 def _of_block(site: Site, structure: Structure) -> str | None:

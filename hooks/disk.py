@@ -175,6 +175,8 @@ def sync_folder(path: str | Path) -> None:
 def lock(folder: str | Path, what: str) -> Iterator[None]:
     """Hold a folder for one writer while the block lasts; the system lets go of it when the process dies.
 
+    A folder that was not there before, and into which a block that ends in an error wrote nothing, is removed again.
+
     Raises:
         WrongState: another writer holds it.
         StorageFailed: the folder cannot be written to.
@@ -187,6 +189,7 @@ def lock(folder: str | Path, what: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    made = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         held = FileLock(Path(folder) / LOCK)
@@ -197,8 +200,20 @@ def lock(folder: str | Path, what: str) -> Iterator[None]:
         raise StorageFailed(f"{folder} cannot be written ({error.strerror or error}): give a place that can") from error
     try:
         yield
+    except BaseException:
+        if made and [file.name for file in Path(folder).iterdir()] == [LOCK]:
+            _remove(Path(folder) / LOCK, made)
+        raise
     finally:
         held.release()
+
+
+def _remove(file: Path, folders: list[Path]) -> None:
+    """Remove a file, and the folders that are empty without it; what cannot be removed stays."""
+    with suppress(OSError):
+        file.unlink()
+        for folder in folders:
+            folder.rmdir()
 
 
 def checksum(*parts: str | bytes | memoryview | Shaped[Tensor, "..."]) -> str:

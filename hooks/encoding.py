@@ -34,6 +34,7 @@ def as_texts(given: Any) -> list[str]:
 
     Raises:
         InvalidType: anything else, such as a mapping, of which a list would hold the keys.
+        InvalidArgument: the name of a file, or a text that holds half of a character.
 
     Examples:
         >>> as_texts("Fog")
@@ -57,7 +58,19 @@ def as_texts(given: Any) -> list[str]:
                 f"expected a text or a list of texts, got a {type(text).__name__} as text {number}: pass strings, or "
                 "token ids as a tensor of [pos] or [batch pos]"
             )
+        _check_characters(text, number)
     return texts
+
+
+def _check_characters(text: str, number: int) -> None:
+    """Refuse half of a character, which tokenizers cannot read."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            f"text {number} holds {text[error.start]!r} at character {error.start}, which is half of a character: cut "
+            "the text elsewhere, or leave it out by text.encode('utf-8', 'ignore').decode()"
+        ) from error
 
 
 def looks_like_a_file(text: str) -> bool:

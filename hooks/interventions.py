@@ -286,6 +286,8 @@ def _finite(value: Tensor, who: str) -> Tensor:
 
 
 def _number(value: float | int, name: str) -> float:
+    if isinstance(value, str):
+        raise InvalidType(f"{name} is {value!r}, a str: give a number")
     if not math.isfinite(value):
         raise InvalidArgument(f"{name} must be a finite number, got {value}")
     return value

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hooks.adapters import unwrap
 from hooks.contract.check import contract_of
+from hooks.devices import find_device
 from hooks.errors import InvalidArgument, InvalidType, MissingFile
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
@@ -111,7 +112,7 @@ def load(
         MissingFile: nothing is found there, or the bundled model is not in the package.
         InvalidType: an object in memory that is no module, or example inputs for a transformer that reads text.
         InvalidArgument: no blocks can be found in the model, a model in memory is to be read in some way, or a model
-            needs code of its own that was not trusted.
+            needs code of its own that was not trusted; a file in place of its folder, or no such device.
 
     Cost: that of `check`, unless an equal model was checked before.
 
@@ -128,8 +129,11 @@ def load(
         "trust_remote_code": trust_remote_code or None,
     }
     reading = {name: value for name, value in asked.items() if value is not None}
+    device = None if device is None else find_device(device)
     if isinstance(source, str | Path):
         folder = _find_bundled() if source == "landmark" else source
+        if Path(folder).is_file():
+            raise InvalidArgument(f"'{source}' is a file, and a model is a folder: give '{Path(folder).parent}'")
         hf, tokenizer = _load_folder(folder, tokenizer, dtype, reading)
         name = str(source)
         if processor is None and reads_pictures(hf):

@@ -96,7 +96,7 @@ def check_rows(model: AnyModel, tokens: Tokens) -> None:
     shown = "" if tokens.texts is None else f" ({tokens.texts[number][:40]!r} …)"
     raise InvalidArgument(
         f"text {number}{shown} is too long: {int(tokens.mask[number].sum())} tokens do not fit into the context of "
-        f"{room}: shorten or split the text, or read it by stream, which cuts it into rows"
+        f"{room}: shorten or split the text (in Python, stream cuts it into rows)"
     )
 
 

@@ -68,7 +68,6 @@ OF_ONE_EXPERT: Final = ("expert_act", "expert_out")
 """What every expert has of its own."""
 _UNGAINED: Final = "ln2.hook_normalized"
 _IN_LAYERS: Final = frozenset(name for name, written in _TRANSFORMER_LENS.items() if "{}" in written)
-_EXAMPLES: Final = tuple(f"{name}.0" if name in _IN_LAYERS else name for name in _TRANSFORMER_LENS)
 
 
 @final
@@ -186,7 +185,9 @@ class Site:
         if model is not None and module is not None:
             given = (site for site, tap in model.taps.items() if site.name == "resid_post" and tap.module is module)
             return next(given, Site.module(text))
-        raise InvalidArgument(_unknown(text, (*_EXAMPLES, *_TRANSFORMER_LENS.values())))
+        layer = re.search(r"(?<=\.)\d+$", text)
+        written = _TRANSFORMER_LENS.values() if layer is None else ()
+        raise InvalidArgument(_unknown(text, (*_name_sites(layer[0] if layer else "0"), *written)))
 
 
 @runtime_checkable
@@ -320,8 +321,28 @@ def _unknown(given: str, choices: Iterable[str]) -> str:
         )
     return (
         f"no site is called '{given}'; did you mean {nearest(given, choices)}? "
-        "`model.sites` lists every site of a model"
+        "`model.sites` lists every site of a model, and `interp sites MODEL` prints them"
     )
+
+
+def _name_sites(layer: str) -> list[str]:
+    """Every site's name, those in layers with this one."""
+    return [f"{name}.{layer}" if name in _IN_LAYERS else name for name in _TRANSFORMER_LENS]
+
+
+def check_one_width(sites: Iterable[Site]) -> None:
+    """Refuse attention patterns where rows of several texts are put one below the other.
+
+    Raises:
+        InvalidArgument: the width of a site depends on the text.
+    """
+    for site in sites:
+        if site.name in PATTERNS:
+            z = replace(site, name=site.name.removesuffix("pattern") + "z")
+            raise InvalidArgument(
+                f"{site} has a width that depends on the text, so rows of several texts do not go together: take {z}, "
+                "or capture the patterns of each text"
+            )
 
 
 embed: Final = Site("embed")

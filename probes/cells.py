@@ -13,6 +13,7 @@ from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.network import AnyModel
 from hooks.progress import progress_bar
+from hooks.site import check_one_width
 from hooks.summary import summarise
 
 Cell: TypeAlias = tuple[Site, Position]
@@ -58,6 +59,7 @@ def gather(
         ```
     """
     wanted = tuple(dict.fromkeys(model.tap(site).site for site in sites))
+    check_one_width(wanted)
     places = tuple(dict.fromkeys(positions))
     texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, Images) else list(texts)
     batches = [texts[start : start + batch_size] for start in range(0, max(1, len(texts)), batch_size)]

@@ -1,5 +1,6 @@
 """What every probe and metric refuses: nothing to learn from, or numbers that are not finite."""
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -126,12 +127,23 @@ def check_target(y: Float[Tensor, "n"]) -> None:
         raise InvalidArgument(f"all {len(y)} targets are {float(y[0]):g}; a constant cannot be regressed on")
 
 
+def check_number(name: str, value: Any) -> None:
+    """Raise `InvalidType` unless what a probe was made with is a number.
+
+    Examples:
+        >>> check_number("alpha", 1.0)
+    """
+    if not isinstance(value, Real):
+        raise InvalidType(f"{name} is {value!r}, of type {type(value).__name__}: give a number")
+
+
 def check_positive(C: Any) -> None:
-    """Raise `InvalidArgument` unless the inverse strength of a penalty is above 0.
+    """Raise `InvalidArgument` unless the inverse strength of a penalty is a number above 0.
 
     Examples:
         >>> check_positive(1.0)
     """
+    check_number("C", C)
     if not C > 0:
         raise InvalidArgument(f"C is {C}; the inverse strength of the penalty must be above 0")
 

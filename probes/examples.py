@@ -58,7 +58,9 @@ class Examples:
         object.__setattr__(self, "labels", tuple(bool(label) for label in self.labels))
         if len(set(self.labels)) < 2:
             raise InvalidArgument(
-                f"all {len(self.labels)} labels are {self.labels[:1]}; texts of both kinds are needed"
+                f"all {len(self.labels)} labels are {bool(self.labels[0])}; texts of both kinds are needed"
+                if self.labels
+                else "there are no examples: give texts of both labels"
             )
         for row, group in enumerate(self.groups):
             if group is None or group == "" or group != group:  # NaN, as tables have it

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hooks.errors import InvalidArgument
 from probes.affine import CrossEntropy, fit_affine
-from probes.checks import check_positive
+from probes.checks import check_number, check_positive
 from probes.labelled_rows import Batches
 from probes.lbfgs import each
 from probes.linear import LinearProbe
@@ -45,6 +45,7 @@ class KSparse(LinearProbe, LogOdds):
         """
         parts = list(rows)
         x, y = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+        check_number("k", self.k)
         if not 1 <= self.k <= x.shape[1]:
             raise InvalidArgument(f"k is {self.k}; it must be between 1 and the width of the rows, {x.shape[1]}")
         check_positive(self.C)

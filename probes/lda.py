@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
+from probes.checks import check_number
 from probes.labelled_rows import Batches, class_means, within_covariance
 from probes.linear import LinearProbe
 from probes.log_odds import LogOdds
@@ -36,6 +37,7 @@ class LDA(LinearProbe, LogOdds):
         Raises:
             InvalidArgument: a shrinkage outside 0 to 1, or a covariance that has no inverse.
         """
+        check_number("shrinkage", self.shrinkage)
         if not 0 <= self.shrinkage <= 1:
             raise InvalidArgument(f"shrinkage is {self.shrinkage}; it must be between 0 and 1")
         n, mu = class_means(rows, weight)

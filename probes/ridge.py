@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
+from probes.checks import check_number
 from probes.regressor import LinearRegressor
 
 
@@ -48,6 +49,7 @@ class Ridge(LinearRegressor):
         return self._add_ridge(n * Sigma_xx, n * Sigma_xy)
 
     def _add_ridge(self, gram: Tensor, right: Tensor) -> Tensor:
+        check_number("alpha", self.alpha)
         if not self.alpha > 0:
             raise InvalidArgument(f"alpha is {self.alpha}; it must be above 0. For no penalty use LeastSquares")
         gram.diagonal().add_(self.alpha)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import chain
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Images, Model, Position, Site
@@ -68,6 +68,7 @@ def sweep(
         ```
     """
     probe = Logistic() if probe is None else probe
+    sweep_folds(examples, folds, seed)
     for name, other in (elsewhere or {}).items():
         _check_apart(name, other, examples)
     examples = cut_examples(model, examples)
@@ -110,9 +111,8 @@ def measure(
         measure(cells, examples, LDA(), {"embedding": tokens, "untrained": random}, folds=10)
         ```
     """
-    _check(cells, examples, controls, folds, permutations)
-    y, group = examples.y, examples.group
-    fold = grouped_folds(group, y, folds, seed)
+    _check(cells, examples, controls)
+    y, group, fold = examples.y, examples.group, sweep_folds(examples, folds, seed)
     found, *compared = (
         cross_validate(probe, c.rows, y, fold, progress=progress)
         for c in (cells, controls["embedding"], controls["untrained"])
@@ -201,12 +201,28 @@ def _check_apart(name: str, other: Examples, learnt: Examples) -> None:
             )
 
 
-def _check(cells: Cells, examples: Examples, controls: Mapping[str, Cells], folds: int, permutations: int) -> None:
-    if folds < 3 or permutations < 1:
+def sweep_folds(examples: Examples, folds: int, seed: Natural = 0) -> Int[Tensor, "example"]:
+    """The fold of each example in a sweep; known from the examples alone, before a model is read.
+
+    Raises:
+        InvalidArgument: fewer than 3 folds, fewer groups than folds, or too few groups with one of the labels.
+
+    Examples:
+        >>> names = ["Lyon", "Oslo", "Rome", "Bern", "Cork", "Kyiv"]
+        >>> sweep_folds(Examples(names, [1, 0, 1, 0, 1, 0], names), 3).unique().tolist()
+        [0, 1, 2]
+    """
+    n = examples.n_groups
+    if not 3 <= folds <= n:
+        mend = f"give 3 to {n}" if n > 3 else "3 it must be" if n == 3 else "give examples of 3 groups at least"
         raise InvalidArgument(
-            f"folds is {folds} and permutations {permutations}; at least 3 and 1 are needed: with two folds nothing "
-            "could be chosen inside them"
+            f"folds is {folds}, and the examples have {n} groups: {mend} (each fold has a group of its own, and with "
+            "two nothing could be chosen inside them)"
         )
+    return grouped_folds(examples.group, examples.y, folds, seed)
+
+
+def _check(cells: Cells, examples: Examples, controls: Mapping[str, Cells]) -> None:
     for name in ("embedding", "untrained"):
         if name not in controls:
             raise InvalidArgument(f"controls has {list(controls)} and lacks '{name}': a sweep is compared with both")

@@ -137,6 +137,8 @@ def as_dataset(data: Data) -> Data:
             )
         return datasets.Dataset.from_dict({"text": texts})
     columns = data.column_names or list(next(iter(data), {}))
+    if not columns:
+        raise InvalidArgument("got no documents: the dataset is empty")
     column = next((name for name in ("input_ids", "text") if name in columns), None)
     if column is None:
         raise InvalidArgument(f"the dataset has columns {sorted(columns)}, expected 'input_ids' or 'text': rename one")

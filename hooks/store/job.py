@@ -17,7 +17,7 @@ from hooks.model import resolve_sites
 from hooks.network import AnyModel, Network
 from hooks.pieces import piece
 from hooks.position import Position
-from hooks.site import PATTERNS, Site
+from hooks.site import Site, check_one_width
 from hooks.store.documents import Data, as_dataset, sample
 from hooks.store.folder import Folder
 from hooks.store.manifest import DTYPES, Settings
@@ -159,11 +159,7 @@ def job(
         ```
     """
     wanted = resolve_sites(model, sites)
-    for site in wanted:
-        if site.name in PATTERNS:
-            raise InvalidArgument(
-                f"{site} has a width that depends on the text, so it has no rows to store: capture it"
-            )
+    check_one_width(wanted)
     if dtype not in DTYPES.values():
         raise InvalidArgument(f"a store holds {', '.join(DTYPES)}, got {dtype}")
     model.running.check_unchanged(

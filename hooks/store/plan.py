@@ -6,6 +6,7 @@ from typing import Final, final
 
 from hooks.capture import stream
 from hooks.errors import InvalidArgument, StorageFailed
+from hooks.plurals import count_of
 from hooks.site import Site
 from hooks.store.documents import length, sample
 from hooks.store.job import Job, duplicates
@@ -42,8 +43,10 @@ class Plan:
 
     @property
     def tokens(self) -> int | None:
-        """Rows of the whole store."""
-        return None if self.documents is None else round(self.documents * self.tokens_per_document)
+        """Rows of the whole store: at least those that are there already."""
+        if self.documents is None:
+            return None
+        return max(self.tokens_done, round(self.documents * self.tokens_per_document))
 
     @property
     def bytes(self) -> int | None:
@@ -70,14 +73,14 @@ class Plan:
             f" in each of {self.processes}" if self.processes > 1 else ""
         )
         there = f" ({self.tokens_done:,} of them there already)" if self.tokens_done else ""
-        if self.tokens is None or self.bytes is None:
+        if self.tokens is None or self.bytes is None or self.documents is None:
             return (
                 f"to {self.url}: a stream of unknown length, about {self.tokens_per_document:,.0f} tokens a document, "
                 f"{self.bytes_per_token:,} bytes per token, {speed}{there}; free on the disk: {room}"
             )
         took = "an unknown time" if self.seconds is None else _time(self.seconds)
         return (
-            f"to {self.url}: about {self.tokens:,} tokens{there} of {self.documents:,} documents, "
+            f"to {self.url}: about {self.tokens:,} tokens{there} of {count_of(self.documents, 'document')}, "
             f"{_size(self.bytes)}, {took} at {speed}; free on the disk: {room}"
         )
 

@@ -15,6 +15,7 @@ from hooks.errors import InvalidArgument
 from hooks.network import AnyModel
 from hooks.pieces import pieces
 from hooks.position import everywhere
+from hooks.site import check_one_width
 from hooks.summary import summarise
 from interp.atlas.space import Space
 
@@ -93,6 +94,7 @@ def sample_activations(
         sample_activations(load("landmark"), texts, resid_post[4], per_item=5)
         ```
     """
+    check_one_width([model.tap(site).site])
     rows, items, places, names, begun = [], [], [], list[str](), 0
     for acts in stream(model, data, site, batch_size=batch_size, progress=progress):
         value = acts[site].flatten(2)

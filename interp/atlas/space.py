@@ -55,10 +55,14 @@ class Space:
     __repr__ = summarise
 
     def __post_init__(self) -> None:
-        if self.rows.ndim != 2 or len(self.rows) != len(self.names) or len(self.rows) < 2:
+        if self.rows.ndim == 2 and len(self.rows) == len(self.names) < 2:
             raise InvalidArgument(
-                f"a space has at least two rows and a name for each, got rows of {list(self.rows.shape)} and "
-                f"{len(self.names)} names"
+                f"neighbours are of two rows at least, and there are {len(self.rows)}: give more texts, pictures or "
+                "places of each"
+            )
+        if self.rows.ndim != 2 or len(self.rows) != len(self.names):
+            raise InvalidArgument(
+                f"a space has rows and a name for each, got rows of {list(self.rows.shape)} and {len(self.names)} names"
             )
         if not bool(self.rows.isfinite().all()):
             raise NotFinite("a row of the space holds NaN or infinity: leave it out, or load the model in float32")

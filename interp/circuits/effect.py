@@ -103,7 +103,7 @@ class PatchEffect:
         if not self._apart(gap):
             raise InvalidArgument(
                 f"the metric is {float(self.base.mean()):.4g} in both runs, so no share of the way between them can be "
-                "taken: read `difference`, or choose a pair of texts in which the metric differs"
+                "taken: choose a pair of texts in which the metric differs (`difference` has it without shares)"
             )
         return gap.mean()
 

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from hooks import Images, Position, Tokens
+from hooks import Images, Model, Position, Tokens
 from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.network import AnyModel
+from hooks.pieces import pieces
 from hooks.summary import summarise
 
 
@@ -39,9 +40,11 @@ class Patching:
         lengths = [(int(one.sum()), int(other.sum())) for one, other in zip(base.mask, donor.mask, strict=True)]
         for row, (n, m) in enumerate(lengths):
             if n != m:
+                clean, corrupt = (donor, base) if self.kind == "denoising" else (base, donor)
                 raise InvalidArgument(
-                    f"text {row} has {n} tokens in one run and {m} in the other, and a patch needs each in the place "
-                    f"of its counterpart: reword one of them ({_name_text(base, row)}; {_name_text(donor, row)})"
+                    f"text {row} has {int(clean.mask[row].sum())} tokens in the clean run and "
+                    f"{int(corrupt.mask[row].sum())} in the corrupt one, and a patch needs each in the place of its "
+                    f"counterpart: reword one of them ({_spell(model, clean, row)}; {_spell(model, corrupt, row)})"
                 )
         return base, donor
 
@@ -93,6 +96,14 @@ def check_aligned(tokens: Tokens) -> None:
             f"the texts have {sorted(set(lengths.tolist()))} tokens, so one axis of positions does not fit them all: "
             "give texts of equal length, or sweep each_layer or each_head"
         )
+
+
+def _spell(model: AnyModel, tokens: Tokens, row: int) -> str:
+    """A text by its first tokens, as far as two texts of a sentence go."""
+    if not isinstance(model, Model):
+        return _name_text(tokens, row)
+    ids = tokens.ids[row][tokens.mask[row]].tolist()
+    return "|".join(pieces(model.tokenizer, ids[:40])) + (" …" if len(ids) > 40 else "")
 
 
 def _name_text(tokens: Tokens, row: int) -> str:

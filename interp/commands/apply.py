@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from hooks.errors import MissingFile
+from hooks.plurals import count_of
 from interp.commands.arguments import ModelName, Quiet, WrittenOn, load_model, show_step
+from interp.commands.checks import check_new
 from interp.commands.verb import Document, verb
 from interp.memory.editing.edit import Edit, conflicts
 from interp.memory.editing.merge import merge
@@ -25,6 +27,7 @@ def apply_command(
     for file in edits:
         if not file.is_file():
             raise MissingFile(f"there is no file {str(file)!r}: give one that `interp edit` wrote")
+    check_new(out)
     read = [Edit.load(file) for file in edits]
     found = [str(conflict) for conflict in conflicts(read)]
     for conflict in found:
@@ -33,5 +36,5 @@ def apply_command(
     with warnings.catch_warnings(), show_step(f"writing {out}", quiet):
         warnings.filterwarnings("ignore", ".*both are applied", UserWarning)  # conflicts are said above
         merge(loaded, read, out)
-    typer.echo(f"model with {len(read)} edit{'s' * (len(read) > 1)}: {out.resolve()}")
+    typer.echo(f"model with {count_of(len(read), 'edit')}: {out.resolve()}")
     return {"edits": edits, "conflicts": found, "model": out}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from threading import Event, Thread
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 
 from hooks import Model, Site, Towers, load
+from hooks.devices import find_device
 from hooks.errors import InvalidArgument, InvalidType, MissingFile, NotReachable
 from hooks.network import AnyModel
 from hooks.pieces import piece
@@ -32,9 +34,11 @@ TrainingFolder = Annotated[Path, typer.Argument(help="The folder a training run 
 DriftTexts = Annotated[
     Path | None, typer.Option(help="Texts for covariances and drift, one per line; the model's own otherwise.")
 ]
-EditLayer = Annotated[int | None, typer.Option(help="Where to edit; traced if not given.")]
+EditLayer = Annotated[int | None, typer.Option(min=0, help="Where to edit; traced if not given.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
+PATIENCE = 2.0  # seconds that a step takes before a log has a line of it
+TABLES = (".json", ".jsonl", ".parquet", ".arrow")
 WAIT = 3.0  # seconds for the hub to take a connection before a command says that it does not answer
 PREDICTS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _ID = re.compile(r"id:(\d+)")
@@ -79,26 +83,13 @@ def load_any_model(model: str, device: str | None = None, *, quiet: bool = False
 
 
 def check_device(device: str | None) -> torch.device:
-    """The device of this name, or a GPU if there is one.
+    """The device of this name; without one, this process's GPU (`LOCAL_RANK` under torchrun), or the CPU.
 
     Raises:
         InvalidArgument: there is no such device.
     """
-    try:
-        place = _find_device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        gpus = [f"'cuda:{i}'" for i in range(torch.cuda.device_count())]
-        raise InvalidArgument(
-            f"no device is called '{device}' on this machine: there is {', '.join([chr(39) + 'cpu' + chr(39), *gpus])}"
-        ) from error
-    return place
-
-
-def _find_device(name: str | None) -> torch.device:
-    """The device of that name; without one, this process's GPU (`LOCAL_RANK` under torchrun), or the CPU."""
-    if name is not None:
-        return torch.device(name)
+    if device is not None:
+        return find_device(device)
     gpu = torch.cuda.is_available()
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
 
@@ -131,6 +122,16 @@ def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) 
         )
 
 
+def place_of(model: str) -> str:
+    """Where a model's files are, as transformers takes it.
+
+    Examples:
+        >>> place_of("gpt2")
+        'gpt2'
+    """
+    return str(files("interp.landmark") / "model") if model == "landmark" else model
+
+
 def check_answers(model: str, first: bool = False, **answers: str) -> None:
     """Refuse an answer that is not one token of a model, by its tokenizer alone, before its weights are read.
 
@@ -146,8 +147,7 @@ def check_answers(model: str, first: bool = False, **answers: str) -> None:
     from transformers import AutoTokenizer
 
     try:
-        folder = files("interp.landmark") / "model" if model == "landmark" else model
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place_of(model), trust_remote_code=False)
     except (OSError, ValueError):
         return  # load says what is wrong in more detail
     for name, word in answers.items():
@@ -303,22 +303,61 @@ def hide_bars() -> None:
 
 @contextmanager
 def show_step(what: str, quiet: bool = False) -> Iterator[None]:
-    """Say on a terminal what is being done, and remove the line when it is done."""
+    """Say what is being done: on a terminal until it is done, elsewhere in a line on stderr where it takes long."""
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet:
         yield
-        return
-    with console.status(f"{what} …"):
-        yield
+    elif console.is_terminal:
+        with console.status(f"{what} …"):
+            yield
+    else:
+        done = Event()
+        teller = Thread(target=_tell, args=(what, done), daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            done.set()
+            teller.join()
+
+
+def _tell(what: str, done: Event) -> None:
+    """Write a line once a step has taken `PATIENCE` seconds, and another each time that it has taken twice as long."""
+    waited = PATIENCE
+    while not done.wait(waited):
+        typer.echo(f"{what} …", err=True)
+        waited *= 2
 
 
 def read_lines(path: Path) -> list[str]:
     """The texts of a file, one per line, blank lines left out.
 
     Raises:
-        InvalidArgument: there are none, or the file is not UTF-8.
+        InvalidArgument: there are none, the file is not UTF-8, or it is a table, whose lines are no texts.
         MissingFile: there is no such file.
     """
+    if path.suffix.lower() in (".csv", ".tsv", *TABLES):
+        raise InvalidArgument(
+            f"{str(path)!r} is a table, and a file with one text per line is read: save its column of texts as .txt"
+        )
+    return _read_text_lines(path)
+
+
+def read_columns(path: Path) -> list[list[str]]:
+    """The lines of a file, each split at its tabs, blank lines left out.
+
+    Raises:
+        InvalidArgument: there are none, the file is not UTF-8, or its columns are kept in another way.
+        MissingFile: there is no such file.
+    """
+    if path.suffix.lower() in (".csv", *TABLES):
+        raise InvalidArgument(f"{str(path)!r} is no file of lines with tabs between their parts: save it as .tsv")
+    return [line.split("\t") for line in _read_text_lines(path)]
+
+
+def _read_text_lines(path: Path) -> list[str]:
+    if path.is_dir():
+        raise InvalidArgument(f"{str(path)!r} is a folder: give a file with one text per line")
     if not path.is_file():
         raise MissingFile(f"there is no file {str(path)!r}: give a file with one text per line")
     try:

@@ -7,6 +7,7 @@ import typer
 
 from hooks import Images, Model, Network, Site, Towers
 from hooks.errors import InvalidArgument
+from hooks.plurals import count_of
 from interp.atlas import (
     Atlas,
     Icons,
@@ -20,6 +21,7 @@ from interp.atlas import (
 )
 from interp.atlas.cell_words import Words
 from interp.commands.arguments import Device, Quiet, check_device, load_model, read_lines
+from interp.commands.checks import check_new
 from interp.commands.verb import Document, verb
 from interp.common.texts import split_long_texts
 from interp.postcard import LANDMARKS, ConvNet, bundled_nets, draw, load_net, scenes
@@ -36,27 +38,27 @@ def atlas_command(
     ],
     site: Annotated[str, typer.Option(help="Where the activations are.")] = "embedding",
     texts: Annotated[Path | None, typer.Option(help="A file with one text per line, for a language model.")] = None,
-    n: Annotated[int, typer.Option(help="Pictures of the test split, or texts at most.")] = 2000,
-    per_item: Annotated[int, typer.Option(help="Places of each picture, or tokens of each text.")] = 1,
-    side: Annotated[int, typer.Option(help="Squares along each side of the map.")] = 16,
-    least: Annotated[int, typer.Option(help="Activations that a cell has at least.")] = 4,
-    neighbours: Annotated[int, typer.Option(help="Of each activation, in the graph.")] = 30,
-    steps: Annotated[int, typer.Option(help="Of the ascent that makes an icon; 0 for no icons.")] = 64,
+    n: Annotated[int, typer.Option(min=10, help="Pictures of the test split, or texts at most.")] = 2000,
+    per_item: Annotated[int, typer.Option(min=1, help="Places of each picture, or tokens of each text.")] = 1,
+    side: Annotated[int, typer.Option(min=1, help="Squares along each side of the map.")] = 16,
+    least: Annotated[int, typer.Option(min=1, help="Activations that a cell has at least.")] = 4,
+    neighbours: Annotated[int, typer.Option(min=1, help="Of each activation, in the graph.")] = 30,
+    steps: Annotated[int, typer.Option(min=0, help="Of the ascent that makes an icon; 0 for no icons.")] = 64,
     start: Annotated[str | None, typer.Option("--from", help="A landmark where a walk begins; needs --to.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="A landmark where it ends.")] = None,
     out: Annotated[Path, typer.Option(help="A page, which ends in .html.")] = Path("atlas.html"),
     save: Annotated[Path | None, typer.Option(help="Keep the map in this file as well.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the places drawn and of the layout.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the places drawn and of the layout.")] = 0,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Lay activations out in the plane, cut them into cells with icons or words, and write a page to walk them."""
-    if n < 10 or per_item < 1 or steps < 0 or (start is None) != (end is None):
-        raise InvalidArgument(
-            f"--n {n}, --per-item {per_item}, --steps {steps}: give 10 items, 1 place and 0 steps at least, and --from "
-            "together with --to"
-        )
+    if (start is None) != (end is None):
+        given, missing = ("--to", "--from") if start is None else ("--from", "--to")
+        raise InvalidArgument(f"{given} is one end of a walk: give {missing} as well")
     place, page = Site.parse(site), page_at(out)
+    if save is not None:
+        check_new(save)
     settings: dict[str, Any] = {"neighbours": neighbours, "side": side, "least": least, "seed": seed}
     settings["progress"] = not quiet
     pictures: Images | None = None
@@ -80,10 +82,11 @@ def atlas_command(
     atlas_page(page, atlas, icons=icons, pictures=pictures, words=words, quality=quality, walks=walks)
     if save is not None:
         atlas.save(save)
-    typer.echo(f"{atlas}\n{quality}")
+    cells = count_of(len(atlas.cells.cells), "cell")
+    typer.echo(f"{len(atlas.sample):,} activations of {place} in {cells}\n{quality}")
     for name, walk in walks.items():
         typer.echo(f"{name}\n{walk}")
-    typer.echo(f"the atlas: {page.resolve()}")
+    typer.echo(f"page: {page.resolve()}")
     return {
         "page": page,
         "cells": len(atlas.cells.cells),

@@ -8,6 +8,7 @@ import typer
 
 from hooks import Model
 from hooks.errors import InvalidArgument
+from hooks.plurals import count_of
 from interp.commands.arguments import (
     PREDICTS,
     Device,
@@ -21,6 +22,7 @@ from interp.commands.arguments import (
     show_step,
 )
 from interp.commands.background import drift_texts
+from interp.commands.checks import check_layer
 from interp.commands.edit import where
 from interp.commands.verb import Document, verb
 from interp.common.statistics import Estimate
@@ -46,16 +48,14 @@ def audit_command(
     method: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(METHODS)}; may be repeated.")] = None,
     texts: DriftTexts = None,
     layer: EditLayer = None,
-    n: Annotated[int, typer.Option(help="How many cases.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the controls, and of the cases of 'landmark'.")] = 0,
+    n: Annotated[int, typer.Option(min=1, help="How many cases.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the controls, and of the cases of 'landmark'.")] = 0,
     out: Annotated[Path | None, typer.Option(help="A page to write: measures, and facts by methods.")] = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Edit cases one at a time by some methods, and print what each did next to the unedited model and a control."""
     names = resolve_names(method or ["rome"])
-    if n < 1:
-        raise InvalidArgument(f"-n {n}: audit at least one case")
     if cases is None and model != "landmark":
         raise InvalidArgument(
             f"cases to audit edits of {model} on are needed: give a file of CounterFact, zsRE or facts"
@@ -64,6 +64,7 @@ def audit_command(
         page_at(out)
     asked = table_cases(n, seed) if cases is None else read_facts(cases, n)
     given = read_lines(texts) if texts is not None else None
+    check_layer(model, layer)
     check_predicts(model, "an edit changes what is predicted", PREDICTS)
     loaded = load_model(model, device, quiet=quiet)
     facts = [case.fact for case in asked]
@@ -100,7 +101,7 @@ def _remember_edits(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit
 def print_audit(result: Audit) -> str:
     """An audit in text: for each editor its measures next to those of its control and of the unedited model."""
     table, n = result.table, result.n
-    lines = [f"means over {n} fact{'s' * (n > 1)} (95 % interval); (over so many where not all have prompts)"]
+    lines = [f"means over {count_of(n, 'fact')} (95 % interval); (over so many where not all have prompts)"]
     for name in (name for name in table if f"{name} control" in table):
         columns = [table[state] for state in (name, f"{name} control", "unedited")]
         lines += ["", f"{name:<30}{'edited':<32}{'control':<32}unedited"]

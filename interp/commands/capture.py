@@ -16,6 +16,7 @@ from interp.commands.arguments import (
     make_parent_folder,
     read_lines,
 )
+from interp.commands.checks import check_new
 from interp.commands.verb import Document, verb
 
 
@@ -31,6 +32,7 @@ def capture_command(
     """Save the activations of texts at some sites."""
     given = read_lines(texts)
     check_sites(at)
+    check_new(out)
     make_parent_folder(out)
     acts = capture(load_model(model, device, quiet=quiet), given, at, progress=not quiet)
     acts.save(out)

@@ -51,15 +51,20 @@ def circuit_command(
     right: Annotated[str, typer.Argument(metavar="RIGHT", help="What the model says after the clean text: one token.")],
     wrong: Annotated[str, typer.Argument(metavar="WRONG", help="What it says after the corrupt one.")],
     method: Annotated[str, typer.Option(help="eap-ig, eap, clean-corrupt, relp, gim or exact.")] = "eap-ig",
-    steps: Annotated[int, typer.Option(help="Points of eap-ig.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Points of eap-ig.")] = 5,
     by: Annotated[str, typer.Option(help="contribution (signed) or size (absolute).")] = "contribution",
-    top: Annotated[int, typer.Option(help="Edges to print.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Edges to print.")] = 10,
     features: Annotated[
         list[Path] | None,
         typer.Option(help="A folder of an autoencoder, or of several: nodes are then its features. Can be repeated."),
     ] = None,
-    node_threshold: Annotated[float, typer.Option(help="With --features: the least absolute effect of a node.")] = 0.1,
-    edge_threshold: Annotated[float, typer.Option(help="With --features: that of an edge.")] = 0.01,
+    node_threshold: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --features: the least absolute effect of a node; 0.1 if not given."),
+    ] = None,
+    edge_threshold: Annotated[
+        float | None, typer.Option(min=0, help="With --features: that of an edge; 0.01 if not given.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
     first_token: FirstToken = False,
     device: Device = None,
@@ -69,14 +74,12 @@ def circuit_command(
 
     With --features, the circuit is of dictionary features and errors, and the edges are between those.
     """
-    if features:
-        _check_features(method, node_threshold, edge_threshold)
+    thresholds = {"--node-threshold": node_threshold, "--edge-threshold": edge_threshold}
+    _check_features(bool(features), method, [name for name, value in thresholds.items() if value is not None])
     if method not in METHODS:
         raise InvalidArgument(f"no method is called '{method}'; did you mean {nearest(method, METHODS)}?")
     if by not in ("contribution", "size"):
         raise InvalidArgument(f"edges are not ranked by '{by}': give contribution or size")
-    if top < 1:
-        raise InvalidArgument(f"--top {top}: print at least one edge")
     if out is not None:
         page_at(out)
     slope = None if method == "exact" else _slope(method, steps)
@@ -85,9 +88,9 @@ def circuit_command(
     loaded, answers = load_to_answer(model, wanted, first_token, device, quiet=quiet, **words)
     task = Task(clean, corrupt, logit_difference(loaded, *answers))
     if autoencoders:
-        thresholds = (node_threshold, edge_threshold)
+        least = (0.1 if node_threshold is None else node_threshold, 0.01 if edge_threshold is None else edge_threshold)
         lead = f"{right!r} against {wrong!r} after {clean!r}, corrupted by {corrupt!r}."
-        return find_feature_circuit(loaded, autoencoders, task, thresholds, steps, top, out, lead, quiet=quiet)
+        return find_feature_circuit(loaded, autoencoders, task, least, steps, top, out, lead, quiet=quiet)
     if slope is None:
         found = exact_edges(loaded, task, progress=not quiet)
     else:
@@ -105,12 +108,12 @@ def circuit_command(
     return _document(found, curves, top, by) | {"warning": warning, "page": out}
 
 
-def _check_features(method: str, *thresholds: float) -> None:
-    """Refuse what has no meaning for a circuit of features."""
-    if method != "eap-ig":
+def _check_features(wanted: bool, method: str, thresholds: list[str]) -> None:
+    """Refuse what has no meaning for a circuit of features, and what has one only there."""
+    if wanted and method != "eap-ig":
         raise InvalidArgument(f"--method {method} is of edges: with --features the slope is integrated over --steps")
-    if min(thresholds) < 0:
-        raise InvalidArgument(f"thresholds of {thresholds} were given: absolute effects are at least 0")
+    if thresholds and not wanted:
+        raise InvalidArgument(f"{' and '.join(thresholds)} say which features count: give --features as well")
 
 
 def _slope(method: str, steps: int) -> Slope:

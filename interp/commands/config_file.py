@@ -76,6 +76,8 @@ def read_settings(kind: type[Kind], path: Path | None, words: dict[str, Any]) ->
         name = str(first["loc"][0])
         here = f"line {entries[name][1]} of {path}, {name}," if name in entries and name not in words else f"--{name}"
         said = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+        if said.startswith("--"):
+            raise InvalidArgument(said) from error  # it names the option itself
         raise InvalidArgument(f"{here} is {first['input']!r}: {said}") from error
 
 

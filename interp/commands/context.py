@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import Device, Quiet, check_device, lead_with, load_model, note, read_lines
+from interp.commands.arguments import Device, Quiet, check_device, lead_with, load_model, note, read_columns, read_lines
 from interp.commands.verb import Document, verb
 from interp.context import (
     DemonstrationEffects,
@@ -33,17 +33,15 @@ def context_command(
     task: Annotated[
         str, typer.Argument(help="A file with an input, a tab and its label a line; or, of lists, a relation.")
     ],
-    shots: Annotated[int, typer.Option(help="Demonstrations in a prompt.")] = 6,
-    n: Annotated[int, typer.Option(help="Prompts for each change.")] = 60,
-    heads: Annotated[int, typer.Option(help="Heads that the function vector is of.")] = 4,
+    shots: Annotated[int, typer.Option(min=1, help="Demonstrations in a prompt.")] = 6,
+    n: Annotated[int, typer.Option(min=2, help="Prompts for each change.")] = 60,
+    heads: Annotated[int, typer.Option(min=1, help="Heads that the function vector is of.")] = 4,
     words: Annotated[Path | None, typer.Option(help="Words to put in for labels and inputs, one a line.")] = None,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Measure what of the demonstrations matters, and which heads and which vector bring the task without them."""
-    if heads < 1 or n < 2:
-        raise InvalidArgument(f"--heads {heads}, --n {n}: take at least one head and two prompts")
     if out is not None:
         page_at(out)
     pairs = _pairs(task)
@@ -105,7 +103,7 @@ def _warn_undone(effects: DemonstrationEffects) -> str | None:
 def _pairs(task: str) -> PairTask:
     if task in facts():
         return PairTask(task, tuple(facts()[task].items()))
-    lines = [line.split("\t") for line in read_lines(Path(task))]
+    lines = read_columns(Path(task))
     if odd := [line for line in lines if len(line) != 2]:
         raise InvalidArgument(f"{task} has the line {' '.join(odd[0])!r}: write an input, a tab and its label")
     return PairTask(Path(task).stem, tuple((x.strip(), y.strip()) for x, y in lines))

@@ -14,7 +14,7 @@ from interp.demo.settings import Settings
 @verb
 def demo_command(
     out: Annotated[Path, typer.Option(help="Where to write the report.")] = REPORT,
-    seed: Annotated[int, typer.Option(help="Of the dictionary and of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the dictionary and of every draw.")] = 0,
     landmark: Annotated[str, typer.Option(help="The landmark to find, turn up and move.")] = Settings.landmark,
     city: Annotated[str, typer.Option(help="The city to move it to.")] = Settings.city,
     device: WrittenOn = None,

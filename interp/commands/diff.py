@@ -19,6 +19,7 @@ from interp.commands.arguments import (
     read_lines,
     show_step,
 )
+from interp.commands.checks import check_layer, check_new
 from interp.commands.verb import Document, verb
 from interp.landmark import unseen_texts
 from interp.landmark.guide import load_guide, runs
@@ -62,26 +63,26 @@ def diff_command(
     texts: Annotated[
         Path | None, typer.Option(help="Texts that have nothing to do with the tuning, one per line.")
     ] = None,
-    first: Annotated[int, typer.Option(help="At how many of a text's first tokens the states are compared.")] = 5,
-    layer: Annotated[int | None, typer.Option(help="After which block the difference is read as words.")] = None,
+    first: Annotated[
+        int, typer.Option(min=1, help="At how many of a text's first tokens the states are compared.")
+    ] = 5,
+    layer: Annotated[int | None, typer.Option(min=0, help="After which block the difference is read as words.")] = None,
     direction: Annotated[Path | None, typer.Option(help="Where to save that difference as a direction.")] = None,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Compare a model with what it was tuned from: states on unrelated texts, predictions, weights; with a placebo."""
-    if first < 1:
-        raise InvalidArgument(f"--first {first}: compare at least one token")
     if texts is None and base != "landmark":
         raise InvalidArgument(f"--texts is missing: {base} needs texts that have nothing to do with its tuning")
     lines = None if texts is None else read_lines(texts)
     if direction is not None:
+        check_new(direction)
         make_parent_folder(direction)
     if out is not None:
         page_at(out)
+    check_layer(base, layer)
     pair = _pair(base, tuned, device, quiet)
-    if layer is not None and not 0 <= layer < pair.base.n_layers:
-        raise InvalidArgument(f"--layer {layer}: {base} has blocks 0 to {pair.base.n_layers - 1}")
     lines = lines or [text for text in unseen_texts(pair.base, 120, seed=7) if len(text) > 60][:64]
     site = resid_post[(2 * pair.base.n_layers) // 3 if layer is None else layer]
     own = _measure(pair, lines, first, site, quiet)

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from hooks.json_file import Kind, read_json, write_json
+from hooks.plurals import count_of
 from interp.commands.arguments import (
     Device,
     ModelName,
@@ -30,7 +31,7 @@ from interp.commands.verb import Document, verb
 from interp.common.digests import digest_of_data
 from interp.common.texts import split_long_texts
 from interp.features import Describer, FeatureIndex, index, map_dictionary
-from interp.sae import SAE, Checkpoint, TopK, TrainReport, activations_of, save, tensor_source, train
+from interp.sae import SAE, Checkpoint, Source, TopK, TrainReport, activations_of, save, tensor_source, train
 from interp.sae import load as load_sae
 from interp.show import browse, map_page
 
@@ -62,31 +63,32 @@ def discover_command(
     site: SiteName,
     texts: TextsFile,
     out: Annotated[Path, typer.Option(help="A folder; give the same one again to go on.")] = Path("discovered"),
-    latents: Annotated[int, typer.Option(help="Size of the dictionary.")] = 2048,
-    k: Annotated[int, typer.Option(help="Latents active per token.")] = 32,
-    tokens: Annotated[int, typer.Option(help="Activations to train on.")] = 1_000_000,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate; by the dictionary's size if not given.")] = None,
-    shown: Annotated[int, typer.Option(help="Latents on the page at most, those that fire most first.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of the first weights and of the order.")] = 0,
+    latents: Annotated[int, typer.Option(min=1, help="Size of the dictionary.")] = 2048,
+    k: Annotated[int, typer.Option(min=1, help="Latents active per token.")] = 32,
+    tokens: Annotated[int, typer.Option(min=1, help="Activations to train on.")] = 1_000_000,
+    lr: Annotated[
+        float | None, typer.Option(min=0, help="Peak learning rate; by the dictionary's size if not given.")
+    ] = None,
+    shown: Annotated[int, typer.Option(min=1, help="Latents on the page at most, those that fire most first.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and of the order.")] = 0,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Train an autoencoder, index its latents, and write pages of them; if killed, run again to go on."""
     given, place = read_lines(texts), Site.parse(site)
-    if shown < 1:
-        raise InvalidArgument(f"--shown is {shown}: give at least 1")
     loaded = load_model(model, device, quiet=quiet)
     asked = {"model": loaded.fingerprint, "site": str(place), "texts": digest_of_data(given), "latents": latents}
     asked |= {"k": k, "tokens": tokens, "lr": lr, "seed": seed}
     data, trained = split_long_texts(loaded, given), _is_made(out, asked)
-    typer.echo(f"reading {len(given):,} texts at {place} of {loaded!r}")
+    source = activations_of(loaded, data, place)
+    typer.echo(f"reading {count_of(len(given), 'text')} at {place} of {loaded!r}")
     with show_step("measuring how long it will take", quiet):
         seconds = _seconds(loaded, data, place, 0 if trained else tokens, (latents, k))
     typer.echo(
         f"to do: {'' if trained else f'train {latents:,} latents on {tokens:,} tokens, '}index them, write pages; "
         f"{format_duration(seconds)} in all"
     )
-    sae, report = (load_sae(out / AUTOENCODER), None) if trained else _train(out, loaded, data, place, asked, quiet)
+    sae, report = (load_sae(out / AUTOENCODER), None) if trained else _train(out, loaded, source, asked, quiet)
     found = index(sae.to(loaded.device), loaded, data, out / INDEX, progress=not quiet)
     rows = found.table("latents").select(["latent", "fired"]).to_pylist()
     often = sorted((row for row in rows if row["fired"]), key=lambda row: (-row["fired"], row["latent"]))
@@ -133,13 +135,10 @@ def _is_made(out: Path, asked: dict[str, Any]) -> bool:
     return True
 
 
-def _train(
-    out: Path, model: Model, data: list[str], site: Site, asked: dict[str, Any], quiet: bool
-) -> tuple[SAE, TrainReport]:
+def _train(out: Path, model: Model, source: Source, asked: dict[str, Any], quiet: bool) -> tuple[SAE, TrainReport]:
     """A new autoencoder, kept in the folder with the settings that made it, and how it was trained."""
-    sae = TopK(model.tap(site).shape[-1], asked["latents"], asked["k"], seed=asked["seed"]).to(model.device)
+    sae = TopK(source.widths[0], asked["latents"], asked["k"], seed=asked["seed"]).to(model.device)
     how: dict[str, Any] = {name: asked[name] for name in ("tokens", "lr", "seed")} | {"batch_size": BATCH}
-    source = activations_of(model, data, site)
     report = train(sae, source, **how, checkpoint=Checkpoint(out / RUN), progress=not quiet)
     typer.echo(report)
     write_json(out / SETTINGS, KIND, asked)
@@ -153,7 +152,7 @@ def _map(path: Path, sae: SAE, found: FeatureIndex, latents: list[int], title: s
         typer.echo("no map: it needs umap-learn, which `pip install umap-learn` brings")
         return None
     if len(latents) <= 2 * NEIGHBOURS:
-        typer.echo(f"no map: only {len(latents)} latents fire, and it takes more than {2 * NEIGHBOURS}")
+        typer.echo(f"no map: only {count_of(len(latents), 'latent')} fired, and it takes more than {2 * NEIGHBOURS}")
         return None
     drawn, describe = map_dictionary(sae, latents, neighbours=NEIGHBOURS), Describer(found)
     labels = {record.latent: describe(record) for record in found.records(latents)}

@@ -8,6 +8,7 @@ import typer
 
 from hooks import Model
 from hooks.errors import InvalidArgument
+from hooks.plurals import count_of
 from interp.commands.arguments import (
     PREDICTS,
     Device,
@@ -22,13 +23,13 @@ from interp.commands.arguments import (
     show_step,
 )
 from interp.commands.background import drift_texts
+from interp.commands.checks import check_layer, check_new
 from interp.commands.verb import Document, verb
 from interp.memory.editing.edit import Edit
 from interp.memory.editors.registry import METHODS, make_editors, resolve_names
 from interp.memory.evaluation.answers import Answer, ask_case
 from interp.memory.evaluation.audit import audit
 from interp.memory.facts.case import Case
-from interp.memory.facts.fact import Fact
 from interp.memory.facts.facts_file import parse_facts, read_facts
 from interp.memory.facts.tables import find_case
 from interp.memory.tracing.trace import Location
@@ -52,7 +53,7 @@ def edit_command(
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "rome",
     texts: DriftTexts = None,
     layer: EditLayer = None,
-    scored: Annotated[int, typer.Option(help="How many of the facts to score on the page.")] = 20,
+    scored: Annotated[int, typer.Option(min=1, help="How many of the facts to score on the page.")] = 20,
     out: Annotated[Path, typer.Option(help="The edit; the page is next to it.")] = Path("edit.safetensors"),
     device: Device = None,
     quiet: Quiet = False,
@@ -60,10 +61,12 @@ def edit_command(
     """Rewrite facts, show them before and after, save the edit (kilobytes) and a page that scores it."""
     cases = _cases(words or [], facts)
     resolve_names([method])
-    if out.suffix != ".safetensors" or scored < 1:
-        raise InvalidArgument(f"--out {out} --scored {scored}: name a .safetensors file, and score at least one fact")
+    if out.suffix != ".safetensors":
+        raise InvalidArgument(f"--out {out}: name a .safetensors file; the page is next to it")
+    check_new(out)
     make_parent_folder(out)
     given = read_lines(texts) if texts is not None else None
+    check_layer(model, layer)
     check_predicts(model, "an edit changes what is predicted", PREDICTS)
     loaded = load_model(model, device, quiet=quiet)
     if loaded.name == "landmark":
@@ -72,7 +75,7 @@ def edit_command(
     made, place = make_editors(loaded, [method], edited, layer=layer, texts=given, progress=not quiet)
     if place is not None:
         typer.echo(where(place))
-    with show_step(f"editing {_count(edited)} by {method}", quiet):
+    with show_step(f"editing {count_of(len(edited), 'fact')} by {method}", quiet):
         edit = made[method](loaded, edited)
         edit.save(out)
     scores = _score(loaded, edit, method, cases[:scored], out, given, quiet)
@@ -87,26 +90,23 @@ def _score(
         said = [(case, ask_case(model, case, {method: edit})) for case in cases]
     for _, replies in said:
         echo_reply(replies[0])
-    typer.echo(f"edit of {_count(edit.facts)} by {method}: {out.resolve()}")
+    typer.echo(f"edit of {count_of(len(edit.facts), 'fact')} by {method}: {out.resolve()}")
     if not edit.weights:
         typer.echo(f"it changes no weight, so `interp apply` cannot take it; Edit.load({str(out)!r}).apply(model) does")
     drift = drift_texts(model, texts)
     result = audit(model, cases, {method: lambda *_: edit}, drift, progress=not quiet)
-    lead = f"{_count(edit.facts)} edited in {model.name} by {method}, all in place at once."
-    notes = [f"Scored on {len(cases)} of {_count(edit.facts)}; drift over {len(drift)} unrelated texts."]
+    lead = f"{count_of(len(edit.facts), 'fact')} edited in {model.name} by {method}, all in place at once."
+    over = count_of(len(drift), "unrelated text")
+    notes = [f"Scored on {len(cases)} of {count_of(len(edit.facts), 'fact')}; drift over {over}."]
     page = edits_page(out.with_suffix(".html"), "An edit of facts", lead, result, said, notes)
     typer.echo(f"page: {page.resolve()}")
     replies = [reply for _, several in said for reply in several]
     return {"replies": replies, "measures": result.table, "page": page}
 
 
-def _count(facts: Sequence[Fact]) -> str:
-    return f"{len(facts)} fact{'s' * (len(facts) > 1)}"
-
-
 def where(place: Location) -> str:
     """Where facts are looked up, and how surely, in a line."""
-    layers = f"layer{'s' * (len(place.layers) > 1)} {', '.join(map(str, place.layers))}"
+    layers = f"{'layer' if len(place.layers) == 1 else 'layers'} {', '.join(map(str, place.layers))}"
     e = place.effect
     found = f"feed-forward outputs of {layers} at the {place.role} token bring back {e.value:.0%} of probability"
     if e.n == 1:

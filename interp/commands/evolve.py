@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hooks import Direction
-from hooks.errors import InvalidArgument
+from hooks.plurals import count_of
 from interp.commands.arguments import (
     PREDICTS,
     Device,
@@ -35,20 +35,18 @@ def evolve_command(
     texts: Annotated[Path, typer.Argument(help="Real texts to compare with, one per line.")],
     direction: Annotated[Path | None, typer.Option(help="A saved direction.")] = None,
     sae: Annotated[Path | None, typer.Option(help="A sparse autoencoder, one of whose latents is looked at.")] = None,
-    latent: Annotated[int | None, typer.Option(help="That latent.")] = None,
-    length: Annotated[int, typer.Option(help="Tokens of a text.")] = 8,
-    steps: Annotated[int, typer.Option(help="Steps of the evolution.")] = 100,
+    latent: Annotated[int | None, typer.Option(min=0, help="That latent.")] = None,
+    length: Annotated[int, typer.Option(min=1, help="Tokens of a text.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the evolution.")] = 100,
     within: Annotated[
-        float, typer.Option(help="How many nats for each token less likely than the best real text one may be.")
+        float, typer.Option(min=0, help="How many nats for each token less likely than the best real text one may be.")
     ] = 2.0,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Write texts that a latent or a direction is large at, from outlandish to likely, next to real ones (minutes)."""
     check_one_vector(direction, sae, latent)
-    if length < 1 or steps < 1 or within < 0:
-        raise InvalidArgument(f"--length {length} --steps {steps} --within {within}: give at least 1, 1 and 0")
     real = read_lines(texts)
     objective = along(_direction(direction, sae, latent))
     check_predicts(model, "a likely text is written", PREDICTS)
@@ -57,7 +55,10 @@ def evolve_command(
     found = compare_with_texts(loaded, front, real, within=within)
     control = evolve_texts_for_random(loaded, front, steps=steps, seed=seed, progress=not quiet)
     random = compare_with_texts(loaded, control, real, within=within)
-    typer.echo(front)
+    typer.echo(f"{objective}: {count_of(front.read, 'text')} read; values, nats a token and texts, the largest first:")
+    rows = {*zip(front.values.tolist(), front.cross_entropies.tolist(), front.texts, strict=True)}
+    for value, nats, text in sorted(rows, reverse=True)[:6]:
+        typer.echo(f"{value:>10.3g}  {nats:5.2f}  {text!r}")
     _say(objective, found)
     _say(control.objective, random)
     return {

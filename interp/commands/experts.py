@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import Device, Quiet, check_device, load_model, read_lines, show_step
+from hooks.plurals import count_of
+from interp.commands.arguments import Device, Quiet, check_device, load_model, read_columns, show_step
 from interp.commands.verb import Document, verb
 from interp.experts import (
     Routing,
@@ -29,8 +30,8 @@ def experts_command(
         str, typer.Argument(help="The bundled world 'experts', a folder, or a Hugging Face id.")
     ] = "experts",
     texts: Annotated[Path | None, typer.Option(help="A file with a label, a tab and a text a line.")] = None,
-    n: Annotated[int, typer.Option(help="Documents of the corpus, where no file is given.")] = 200,
-    permutations: Annotated[int, typer.Option(help="Of the labels among texts.")] = 100,
+    n: Annotated[int, typer.Option(min=1, help="Documents of the corpus, where no file is given.")] = 200,
+    permutations: Annotated[int, typer.Option(min=1, help="Of the labels among texts.")] = 100,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
     device: Device = None,
     quiet: Quiet = False,
@@ -57,7 +58,7 @@ def experts_command(
             f"{said.bits:>13.4f}{said.shuffled[0]:>10.4f}{said.given_word:>12.4f}{said.given_word_shuffled[0]:>10.4f}"
         )
         layers.append({"layer": layer, "usage": usage, "specialisation": said})
-    typer.echo(f"the labels have {layers[0]['specialisation'].label_bits:.2f} bits; {len(rows)} texts")
+    typer.echo(f"the labels have {layers[0]['specialisation'].label_bits:.2f} bits; {count_of(len(rows), 'text')}")
     if out is not None:
         what = "genre" if texts is None else "label"
         typer.echo(f"page: {_write(out, model, loaded.tokenizer, found, measured, what, len(rows)).resolve()}")
@@ -95,7 +96,7 @@ def _rows(texts: Path | None, n: int) -> list[tuple[str, str]]:
     if texts is None:
         sample = corpus(n, seed=1_000_000)
         return [(row["genre"], row["text"]) for row in sample]  # type: ignore[index]
-    lines = [line.partition("\t") for line in read_lines(texts)]
-    if odd := [line[0] for line in lines if not line[1]]:
+    lines = read_columns(texts)
+    if odd := [line[0] for line in lines if len(line) < 2]:
         raise InvalidArgument(f"{texts} has the line {odd[0]!r}: write a label, a tab and a text")
-    return [(label, text) for label, _, text in lines]
+    return [(label, "\t".join(text)) for label, *text in lines]

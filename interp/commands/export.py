@@ -38,7 +38,7 @@ def export_edit_command(
     model: ModelName,
     edit: Annotated[Path, typer.Argument(metavar="EDIT", help="A file that `interp edit` wrote.")],
     out: Out = Path("adapter"),
-    rank: Annotated[int | None, typer.Option(help="The rank to write; the edit's own if not given.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="The rank to write; the edit's own if not given.")] = None,
     prompt: Prompts = None,
     device: WrittenOn = None,
     quiet: Quiet = False,
@@ -76,10 +76,12 @@ def export_steering_command(
 @app.command("features")
 @verb
 def export_features_command(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="An index that `interp discover` wrote.")],
+    index: Annotated[
+        Path, typer.Argument(metavar="INDEX", help="An index that `interp discover` wrote, or the folder it is in.")
+    ],
     model_id: Annotated[str, typer.Option(help="Neuronpedia's name of the model.")],
     sae_set: Annotated[str, typer.Option(help="Its name of the set of dictionaries.")],
-    layer: Annotated[int, typer.Option(help="The layer of this one.")],
+    layer: Annotated[int, typer.Option(min=0, help="The layer of this one.")],
     out: Out = Path("neuronpedia"),
     quiet: Quiet = False,
 ) -> Document:

@@ -15,7 +15,7 @@ def feature_command(
     folder: Annotated[
         Path, typer.Argument(metavar="INDEX", help="An index that `interp discover` wrote, or the folder it is in.")
     ],
-    latent: Annotated[int, typer.Argument(metavar="LATENT", help="The number of the latent.")],
+    latent: Annotated[int, typer.Argument(min=0, metavar="LATENT", help="The number of the latent.")],
     out: Annotated[
         Path | None, typer.Option(help="Its page; latent-NUMBER.html next to the index if not given.")
     ] = None,

@@ -38,16 +38,14 @@ def graph_command(
     texts: Annotated[
         Path | None, typer.Option(metavar="TEXTS", help="A file with one text per line, to say what features fire on.")
     ] = None,
-    top: Annotated[int, typer.Option(help="Features to print.")] = 10,
-    max_features: Annotated[int, typer.Option(help="Features that get rows, by influence.")] = 7500,
+    top: Annotated[int, typer.Option(min=1, help="Features to print.")] = 10,
+    max_features: Annotated[int, typer.Option(min=1, help="Features that get rows, by influence.")] = 7500,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
     viewer: Annotated[Path | None, typer.Option(help="A file of circuit-tracer's viewer to write.")] = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Trace what the next token comes from, by transcoders; print features by influence, and scores."""
-    if top < 1:
-        raise InvalidArgument(f"--top {top}: print at least one feature")
     if viewer is not None and viewer.suffix != ".json":
         raise InvalidArgument(f"--viewer {viewer}: give the name of a file that ends in .json")
     if out is not None:

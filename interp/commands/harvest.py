@@ -22,25 +22,26 @@ def harvest_command(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A .txt (one per line), .jsonl, .parquet or .csv file, a folder of pictures, or a hub name.",
+            help="A .txt (one per line), .json, .jsonl, .csv, .parquet or .arrow file, a folder of pictures, or a hub "
+            "name.",
         ),
     ],
     at: Annotated[list[str], typer.Option("--site", help="A site to store, or a glob; may be repeated.")],
     out: Annotated[str, typer.Option(help="A folder or an fsspec URL; give it again to go on.")] = "store",
     split: Annotated[str, typer.Option(help="Of a data set of the hub.")] = "train",
-    documents: Annotated[int | None, typer.Option(help="How many documents to read; all of them if not given.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens the model reads at once.")] = None,
+    documents: Annotated[
+        int | None, typer.Option(min=1, help="How many documents to read; all of them if not given.")
+    ] = None,
+    context: Annotated[int | None, typer.Option(min=1, help="Tokens the model reads at once.")] = None,
     one_per_row: Annotated[bool, typer.Option("--separate", help="One document per row instead of packed.")] = False,
     dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
-    batch_size: Annotated[int, typer.Option(help="Rows of tokens per forward pass.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of tokens per forward pass.")] = 32,
     device: Device = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> Document | None:
     """Store the activations of a data set; if killed, run again to go on. `torchrun` shares the work."""
     if dtype not in DTYPES:
         raise InvalidArgument(f"no dtype is called '{dtype}'; did you mean {nearest(dtype, DTYPES)}?")
-    if documents is not None and documents < 1:
-        raise InvalidArgument(f"--documents is {documents}: give at least 1")
     check_sites(at)
     Folder(out)  # a URL that nothing reaches is refused before the model is loaded
     texts, held = open_dataset(data, split), count(data)

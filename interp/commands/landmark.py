@@ -22,7 +22,7 @@ PACKAGED = Path(landmark.__file__).parent / "model"
 @verb
 def train_command(
     folder: NewFolder,
-    seed: Annotated[int, typer.Option(help="Of the corpus and of the first weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the corpus and of the first weights.")] = 0,
     architecture: Annotated[str, typer.Option(help="'gpt2', or 'llama' for the gated sibling.")] = "gpt2",
     keep_checkpoints: Annotated[bool, typer.Option(help="Keep a model at every power of two of steps.")] = False,
     device: Device = None,
@@ -64,8 +64,8 @@ def card_command(
 @app.command("corpus")
 @verb
 def corpus_command(
-    n: Annotated[int, typer.Argument(help="How many documents.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the documents; the model was trained on those of seed 0.")] = 0,
+    n: Annotated[int, typer.Argument(min=1, help="How many documents.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of the documents; the model was trained on those of seed 0.")] = 0,
 ) -> Document:
     """Print documents of the corpus."""
     written = [*islice(documents(seed), n)]

@@ -23,14 +23,14 @@ def lens_command(
     word: Annotated[
         str | None, typer.Option(help="A token to rank at every layer, 0 being the likeliest: most begin with a space.")
     ] = None,
-    top: Annotated[int, typer.Option(help="Likeliest tokens to show.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Likeliest tokens to show.")] = 5,
     out: Annotated[Path | None, typer.Option(help="A page to write, with every token.")] = None,
     first_token: FirstToken = False,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Show what each layer would say after a text, and how far that is from what the model says."""
-    _check(text, tuned, jacobian, top)
+    _check(text, tuned, jacobian)
     if out is not None:
         page_at(out)
     wanted, words = "a lens reads layers as predictions", {} if word is None else {"--word": word}
@@ -47,22 +47,23 @@ def lens_command(
         typer.echo(f"{row['layer']:<6}{row['kl']:>9.3f}{row['entropy']:>9.3f}{place}  {said}")
     if out is not None:
         panels = (lens_panel(reading), divergence_panel(reading))
+        called = "tuned lens" if tuned is not None else "logit lens" if jacobian is None else "Jacobian lens"
         lead = "The residual stream after every layer, read as the model's next token."
-        report(out, f"{loaded.name} through the {reading.lens}", lead, [Section("Layers", text, panels)])
+        report(out, f"{loaded.name} through the {called}", lead, [Section("Layers", text, panels)])
         typer.echo(f"page: {out.resolve()}")
     return {"text": text, "lens": reading.lens, "word": word, "layers": layers, "page": out}
 
 
-def _check(text: str, tuned: Path | None, jacobian: Path | None, top: int) -> None:
+def _check(text: str, tuned: Path | None, jacobian: Path | None) -> None:
     if tuned is not None and jacobian is not None:
         raise InvalidArgument("two lenses were given, and a text is read through one: give --tuned or --jacobian")
     for path in (tuned, jacobian):
         if path is not None and not path.exists():
             raise MissingFile(f"there is no lens '{path}': give the path of one that was saved")
+        if path is not None and path.is_dir():
+            raise InvalidArgument(f"'{path}' is a folder, and a lens is a file: give the one in it that was saved")
     if not text:
         raise InvalidArgument("TEXT is empty: give a text to read")
-    if top < 1:
-        raise InvalidArgument(f"--top {top}: show at least one token")
 
 
 def _layers(reading: LensReading, ranks: list[int] | None) -> list[dict[str, Any]]:

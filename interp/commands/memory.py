@@ -11,6 +11,7 @@ from hooks import Model
 from hooks.errors import InvalidArgument
 from interp.commands.arguments import Device, ModelName, Quiet, check_predicts, load_model, show_step
 from interp.commands.background import background, check_background
+from interp.commands.checks import check_layer
 from interp.commands.verb import Document, verb
 from interp.lenses import JacobianLens, Lens, TunedLens
 from interp.memory.facts.fact import Query
@@ -32,13 +33,13 @@ Lenses = Mapping[str, Lens | None]
 @verb
 def memory_command(
     model: ModelName,
-    layer: Annotated[int, typer.Argument(metavar="LAYER", help="Whose memories to browse.")],
+    layer: Annotated[int, typer.Argument(min=0, metavar="LAYER", help="Whose memories to browse.")],
     texts: Annotated[
         Path | None, typer.Option(help="Texts to read, one per line; needed unless MODEL is 'landmark'.")
     ] = None,
-    neuron: Annotated[list[int] | None, typer.Option(help="Show these memories only; may be repeated.")] = None,
-    page: Annotated[int, typer.Option(help="Which page of the list to print.")] = 1,
-    per_page: Annotated[int, typer.Option(help="Memories on a page.")] = 20,
+    neuron: Annotated[list[int] | None, typer.Option(min=0, help="Show these memories only; may be repeated.")] = None,
+    page: Annotated[int, typer.Option(min=1, help="Which page of the list to print.")] = 1,
+    per_page: Annotated[int, typer.Option(min=1, help="Memories on a page.")] = 20,
     negative: Annotated[
         bool, typer.Option("--negative", help="In a gated layer, the side of negative coefficients, which writes -v.")
     ] = False,
@@ -53,11 +54,12 @@ def memory_command(
     quiet: Quiet = False,
 ) -> Document:
     """List a layer's memories, those first whose value promotes what follows the key's best trigger."""
-    _check(layer, page, per_page, prompt, answer)
+    _check(prompt, answer)
     answer = answer and answer.strip()
     if out is not None:
         page_at(out)
     check_background(model, texts)
+    check_layer(model, layer, "LAYER")
     check_predicts(model, "a memory is read as the next tokens it promotes")
     loaded = load_model(model, device, quiet=quiet)
     lenses, sign = _lenses(loaded, tuned, jacobian), _sign(loaded, layer, negative)
@@ -95,13 +97,9 @@ def memory_command(
     }
 
 
-def _check(layer: int, page: int, per_page: int, prompt: str | None, answer: str | None) -> None:
+def _check(prompt: str | None, answer: str | None) -> None:
     if answer is not None and prompt is None:
         raise InvalidArgument("--answer says what follows a prompt: give --prompt as well")
-    if per_page < 1:
-        raise InvalidArgument(f"--per-page {per_page}: show at least one memory on a page")
-    if page < 1 or layer < 0:
-        raise InvalidArgument(f"layer {layer}, --page {page}: layers count from 0, pages from 1")
 
 
 def _page(listed: list[int], page: int, per_page: int) -> list[int]:
@@ -188,9 +186,9 @@ def _on_prompt(
         neurons = known.neurons()
         effect = silence_neurons(model, known.query, neurons) if neurons else (known.clean, known.clean)
         typer.echo(
-            f"{answer!r} has {known.clean:.1%}; without {_name_memories(neurons[:10]) or 'none'}"
-            f"{f' and {len(neurons) - 10} more' if len(neurons) > 10 else ''} {effect[0]:.1%}, without as many others "
-            f"of the same layers {effect[1]:.1%}"
+            f"{answer!r} has probability {known.clean:.1%}; with the memories {_name_memories(neurons[:10]) or 'none'}"
+            f"{f' and {len(neurons) - 10} more' if len(neurons) > 10 else ''} silenced {effect[0]:.1%}, "
+            f"with as many others of the same layers silenced {effect[1]:.1%}"
         )
         panels.append(knowledge_panel(known, effect))
         found["answer"] = {

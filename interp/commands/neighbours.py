@@ -32,16 +32,14 @@ def neighbours_command(
     ],
     minus: Annotated[str | None, typer.Option(help="With --plus: the query less this and plus that.")] = None,
     plus: Annotated[str | None, typer.Option(help="See --minus.")] = None,
-    k: Annotated[int, typer.Option(help="How many.")] = 10,
-    n: Annotated[int, typer.Option(help="Test pictures in the space.")] = 1000,
+    k: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    n: Annotated[int, typer.Option(min=1, help="Test pictures in the space.")] = 1000,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Show what is next to a token or picture, and what a difference of two others leads to from it."""
     if (minus is None) != (plus is None):
         raise InvalidArgument("--minus and --plus go together: the query less the one and plus the other")
-    if k < 1:
-        raise InvalidArgument(f"--k {k}: show at least one neighbour")
     drawn = model in bundled_nets()
     space, other = _postcards(model, n, device, quiet) if drawn else _tokens(model, device, quiet)
     if minus is not None and plus is not None:

@@ -44,6 +44,7 @@ SWEEPS = {
     "head": each_head,
     "head-and-position": each_head_and_position,
 }
+OF_HEADS = ("z", "q", "k", "v")
 
 
 @verb
@@ -61,7 +62,7 @@ def patch_command(
     site: Annotated[str, typer.Option(help="What to patch: resid_pre, attn_out, mlp_out, z, q, k, v.")] = "resid_pre",
     by: Annotated[str, typer.Option(help="layer, position, head or head-and-position.")] = "position",
     necessity: Annotated[bool, typer.Option("--noising", help="Corrupt the clean run instead.")] = False,
-    top: Annotated[int, typer.Option(help="Places to print.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Places to print.")] = 10,
     out: Annotated[Path | None, typer.Option(help="A page to write, with every place.")] = None,
     first_token: FirstToken = False,
     device: Device = None,
@@ -70,8 +71,8 @@ def patch_command(
     """Put the clean run's value into the corrupt run, one place at a time, and print where that brings most back."""
     if by not in SWEEPS:
         raise InvalidArgument(f"no sweep goes by '{by}'; did you mean {nearest(by, SWEEPS)}?")
-    if top < 1:
-        raise InvalidArgument(f"--top {top}: print at least one place")
+    if "head" in by and site.removeprefix("cross_") not in OF_HEADS:
+        raise InvalidArgument(f"--by {by} patches heads, and {site} has none: give --site {' or '.join(OF_HEADS)}")
     if out is not None:
         page_at(out)
     over = SWEEPS[by](LayerSites(site))

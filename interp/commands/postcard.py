@@ -35,9 +35,11 @@ TITLES = {
 def train_net_command(
     folder: NewFolder,
     which: Annotated[Which, typer.Option(help="Which net.")] = "convnet",
-    seed: Annotated[int, typer.Option(help="Of the first weights and of which pictures are seen.")] = 0,
-    pictures: Annotated[int | None, typer.Option(help="How many to see; the bundled nets' number by default.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many; run again to go on.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and of which pictures are seen.")] = 0,
+    pictures: Annotated[
+        int | None, typer.Option(min=1, help="How many to see; the bundled nets' number by default.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so many; run again to go on.")] = None,
     device: WrittenOn = None,
     quiet: Quiet = False,
 ) -> Document:
@@ -53,7 +55,7 @@ def train_net_command(
 def net_card_command(
     folder: TrainingFolder,
     name: Annotated[str | None, typer.Option("--install", help="Copy the net and its card into the package.")] = None,
-    n: Annotated[int, typer.Option(help="Test pictures to measure on.")] = 4000,
+    n: Annotated[int, typer.Option(min=1, help="Test pictures to measure on.")] = 4000,
     device: WrittenOn = None,
     quiet: Quiet = False,
 ) -> Document:
@@ -82,7 +84,7 @@ def net_card_command(
 @verb
 def draw_command(
     path: Annotated[Path, typer.Argument(help="A PNG file to write.")],
-    n: Annotated[int, typer.Option(help="How many pictures.")] = 36,
+    n: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 36,
     split: Annotated[Split, typer.Option(help="Of which split.")] = "test",
 ) -> Document:
     """Draw pictures of a split onto one sheet, and print their captions."""

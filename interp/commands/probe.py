@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated
 
 import typer
@@ -10,9 +11,19 @@ from hooks import Position
 from hooks.errors import InvalidArgument, MissingFile, nearest
 from hooks.model import resolve_sites
 from hooks.position import index, last
-from interp.commands.arguments import Device, ModelName, Quiet, check_sites, load_model, make_parent_folder, show_step
+from interp.commands.arguments import (
+    Device,
+    ModelName,
+    Quiet,
+    check_sites,
+    load_model,
+    make_parent_folder,
+    show_step,
+)
+from interp.commands.checks import check_new
 from interp.commands.verb import Document, verb
 from probes import LDA, DifferenceOfMeans, Examples, Logistic, MassMean, Probe, ProbeGrid, sweep
+from probes.sweep import sweep_folds
 
 PROBES: dict[str, type[Probe]] = {
     "logistic": Logistic,
@@ -41,9 +52,11 @@ def probe_command(
     position: Annotated[list[int] | None, typer.Option(help="A token, -1 the last; may be repeated.")] = None,
     probe: Annotated[str, typer.Option(help=f"One of {', '.join(PROBES)}.")] = "logistic",
     elsewhere: Annotated[list[Path] | None, typer.Option(help="Another such file, for transfer.")] = None,
-    folds: Annotated[int, typer.Option(help="Parts of the groups, each tested on by the probe of the others.")] = 5,
-    permutations: Annotated[int, typer.Option(help="Fits to shuffled labels, for the chance level.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the folds and of the shuffled labels.")] = 0,
+    folds: Annotated[
+        int, typer.Option(min=3, help="Parts of the groups, each tested on by the probe of the others.")
+    ] = 5,
+    permutations: Annotated[int, typer.Option(min=1, help="Fits to shuffled labels, for the chance level.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds and of the shuffled labels.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Where to write the direction of the best probe.")] = None,
     device: Device = None,
     quiet: Quiet = False,
@@ -52,11 +65,13 @@ def probe_command(
     if probe not in PROBES:
         raise InvalidArgument(f"no probe is called '{probe}'; did you mean {nearest(probe, PROBES)}?")
     if out is not None:
+        check_new(out)
         make_parent_folder(out)
     check_sites(at or [])
     labelled, paths = read_examples(examples), elsewhere or []
     stems = [path.stem for path in paths]
     others = {path.stem if stems.count(path.stem) == 1 else str(path): read_examples(path) for path in paths}
+    sweep_folds(labelled, folds, seed)
     loaded = load_model(model, device, quiet=quiet)
     sites, places = resolve_sites(loaded, at or ["resid_post.*"]), [_place(number) for number in position or [-1]]
     how = {"folds": folds, "permutations": permutations, "elsewhere": others, "seed": seed}
@@ -123,7 +138,10 @@ def read_examples(path: Path) -> Examples:
     held = tuple(rows[0]) if rows else ()
     for column in COLUMNS:
         if column not in held:
-            raise InvalidArgument(f"{path} has the columns {', '.join(held) or 'none'} and lacks '{column}'")
+            raise InvalidArgument(
+                f"{path} has the columns {shorten(', '.join(held), 60, placeholder=' …') or 'none'} and lacks "
+                f"'{column}': the first line is {','.join(COLUMNS)}"
+            )
     labels = []
     for line, row in enumerate(rows, start=2):
         said = (row["label"] or "").strip().lower()

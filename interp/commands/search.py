@@ -12,6 +12,7 @@ import typer
 from hooks import Model
 from hooks.disk import write_text
 from hooks.errors import InvalidArgument
+from hooks.plurals import count_of
 from interp.commands.arguments import (
     PREDICTS,
     Device,
@@ -72,7 +73,7 @@ def search_command(
         Path | None, typer.Option(help="Prompts to continue for that, one per line: every second one is measured on.")
     ] = None,
     out: Annotated[Path, typer.Option(help="A folder; the same search is not done twice.")] = Path("found"),
-    seed: Annotated[int, typer.Option(help="Of the halves, the intervals and the exchanged labels.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the halves, the intervals and the exchanged labels.")] = 0,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
@@ -235,8 +236,8 @@ def _make_concept(name: str, yes: list[str], no: list[str]) -> Concept:
 
 
 def _size(concept: Concept) -> str:
-    rows = "tokens" if any(concept.mentions) else "texts"
-    return f"{rows} of {len(concept.texts):,} texts, {sum(concept.labels):,} of which express it"
+    rows = "the tokens of " if any(concept.mentions) else ""
+    return f"{rows}{count_of(len(concept.texts), 'text')}, {sum(concept.labels):,} of which express it"
 
 
 def _seconds(sae: SAE, model: Model, concept: Concept) -> float:

@@ -69,13 +69,13 @@ def steer_command(
     ] = None,
     direction: Annotated[Path | None, typer.Option(help="A saved direction.")] = None,
     sae: Annotated[Path | None, typer.Option(help="A sparse autoencoder, one of whose latents is steered.")] = None,
-    latent: Annotated[int | None, typer.Option(help="That latent.")] = None,
+    latent: Annotated[int | None, typer.Option(min=0, help="That latent.")] = None,
     way: Annotated[
         str | None, typer.Option(help="clamp (if a latent is given), add, set or ablate; the first that fits.")
     ] = None,
-    tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 40,
-    temperature: Annotated[float, typer.Option(help="0 for the likeliest token each time.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of what is drawn where the temperature is not 0.")] = 0,
+    tokens: Annotated[int, typer.Option(min=1, help="New tokens at most.")] = 40,
+    temperature: Annotated[float, typer.Option(min=0, help="0 for the likeliest token each time.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn where the temperature is not 0.")] = 0,
     out: Annotated[Path, typer.Option(help="The transcript, a line of JSON for each exchange; it grows.")] = Path(
         "steered.jsonl"
     ),
@@ -84,8 +84,6 @@ def steer_command(
 ) -> Document:
     """Continue prompts without and with a steering, and with a random one, and say what was changed."""
     check_one_vector(direction, sae, latent)
-    if tokens < 1 or temperature < 0:
-        raise InvalidArgument(f"--tokens {tokens} --temperature {temperature}: give at least 1, and at least 0")
     what = (
         Direction.load(direction) if direction is not None else None,
         load_sae(sae) if sae is not None else None,

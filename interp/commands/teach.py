@@ -8,6 +8,7 @@ import typer
 
 from hooks import Model
 from hooks.errors import InvalidArgument, nearest
+from hooks.plurals import count_of
 from interp.commands.arguments import (
     PREDICTS,
     Device,
@@ -20,6 +21,7 @@ from interp.commands.arguments import (
     read_lines,
 )
 from interp.commands.background import drift_texts
+from interp.commands.checks import check_layer
 from interp.commands.verb import Document, verb
 from interp.memory import Case, table_cases
 from interp.memory.facts.facts_file import parse_facts, read_facts
@@ -48,8 +50,8 @@ def teach_command(
     passages: Annotated[Path | None, typer.Option(help="Passages the new one is put among, one per line.")] = None,
     texts: DriftTexts = None,
     layer: EditLayer = None,
-    n: Annotated[int, typer.Option(help="How many facts at most.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the controls, and of the facts of 'landmark'.")] = 0,
+    n: Annotated[int, typer.Option(min=1, help="How many facts at most.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the controls, and of the facts of 'landmark'.")] = 0,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
     device: Device = None,
     quiet: Quiet = False,
@@ -58,12 +60,11 @@ def teach_command(
     names = tuple(dict.fromkeys(way or DEFAULT))
     if odd := [name for name in names if name not in WAYS]:
         raise InvalidArgument(f"no way is called {odd[0]!r}; did you mean {nearest(odd[0], [*WAYS])}?")
-    if n < 1:
-        raise InvalidArgument(f"--n {n}: teach at least one fact")
     if out is not None:
         page_at(out)
     cases = _cases(model, words or [], facts, n, seed)
     given, among = (None if file is None else read_lines(file) for file in (texts, passages))
+    check_layer(model, layer)
     check_predicts(model, "what is taught is predicted", PREDICTS)
     loaded = load_model(model, device, quiet=quiet)
     if loaded.name == "landmark":
@@ -83,7 +84,7 @@ def teach_command(
 def _write(out: Path, model: Model, cases: Sequence[Case], found: WayComparison) -> Path:
     first = cases[0].fact
     lead = (
-        f"{len(cases)} fact{'s' * (len(cases) > 1)} taught to {model.name} one at a time, such as {first.text!r} → "
+        f"{count_of(len(cases), 'fact')} taught to {model.name} one at a time, such as {first.text!r} → "
         f"{first.new!r} (it was {first.old!r}), each in {len(found.costs)} ways."
     )
     sections = [

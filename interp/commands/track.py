@@ -7,7 +7,7 @@ import typer
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import Device, Quiet, check_device, hide_bars, read_lines
+from interp.commands.arguments import Device, Quiet, check_device, hide_bars, read_columns
 from interp.commands.verb import Document, verb
 from interp.common.statistics import Estimate
 from interp.emergence import (
@@ -96,7 +96,7 @@ def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str]
     if questions is None:
         rows = [(q.prompt, q.answer) for q in list_questions()[::4]]
     else:
-        rows = [tuple(line.split("\t")) for line in read_lines(questions)]
+        rows = [tuple(line) for line in read_columns(questions)]
     if odd := [row for row in rows if len(row) != 2]:
         raise InvalidArgument(f"{questions} has the line {odd[0][0]!r}: write a prompt, a tab and its answer")
     prompts, answers = [row[0] for row in rows], [row[1] for row in rows]

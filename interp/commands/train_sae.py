@@ -13,6 +13,7 @@ from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from hooks.store import ActivationStore
 from interp.commands.arguments import check_device, load_model, read_lines
+from interp.commands.checks import check_new
 from interp.commands.config_file import take_settings
 from interp.commands.sae_settings import (
     STACKED,
@@ -48,6 +49,7 @@ def train(settings: TrainSettings) -> Document | None:
     """Train sparse autoencoders on a model or a store; several in one pass. `torchrun` shares the work."""
     kind, place = kind_called(settings.architecture), check_device(settings.device)
     _check_data(settings)
+    check_new(settings.out)
     fixed = settings_of(kind, settings.setting)
     ranks = sparsities(kind, settings.k, fixed)
     schedule = Schedule(settings.warm_up, settings.decay, settings.shape, settings.sparsity_warm_up)

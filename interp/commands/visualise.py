@@ -21,22 +21,20 @@ def visualise_command(
         str, typer.Argument(metavar="MODEL", help="A bundled net of pictures, such as 'convnet', or a folder of one.")
     ],
     site: Annotated[str, typer.Option(help="Where the channel is.")] = "conv_pre.2",
-    number: Annotated[int, typer.Option("--channel", help="Which channel, from 0.")] = 0,
-    n: Annotated[int, typer.Option(help="How many pictures to make.")] = 4,
-    steps: Annotated[int, typer.Option(help="Steps of the ascent.")] = 256,
-    natural: Annotated[int, typer.Option(help="Real pictures to compare with.")] = 1000,
+    number: Annotated[int, typer.Option("--channel", min=0, help="Which channel, from 0.")] = 0,
+    n: Annotated[int, typer.Option(min=2, help="How many pictures to make.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the ascent.")] = 256,
+    natural: Annotated[int, typer.Option(min=1, help="Real pictures to compare with.")] = 1000,
     out: Annotated[
         Path, typer.Option(help="A PNG file: made pictures, the best real ones, the random direction's.")
     ] = Path("visualised.png"),
-    seed: Annotated[int, typer.Option(help="Of the noise it begins from.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise it begins from.")] = 0,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Make pictures that a channel is large for, and say what they are next to real pictures and a random direction."""
-    if n < 2 or steps < 1 or natural < n:
-        raise InvalidArgument(
-            f"--n {n}, --steps {steps}, --natural {natural}: make at least 2, in 1 step, of as many real"
-        )
+    if natural < n:
+        raise InvalidArgument(f"--natural {natural}: compare the {n} pictures of --n with at least as many real ones")
     where = Site.parse(site)
     net = load_net(model, check_device(device))
     seen = net.image if isinstance(net, Towers) else net

@@ -44,7 +44,7 @@ def workbench_command(
     session: Annotated[
         Path, typer.Option(help="Where the log and edits are kept, and found again; or a shared session's .zip.")
     ] = Path("workbench"),
-    port: Annotated[int, typer.Option(help="A free one if 0.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="A free one if 0.")] = 0,
     host: Annotated[
         str, typer.Option(help="Where to listen; this machine's own address alone by default.")
     ] = "127.0.0.1",

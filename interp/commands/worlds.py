@@ -26,8 +26,8 @@ Name = Annotated[str, typer.Argument(help=f"One of {', '.join(WORLDS)}.")]
 def train_world_command(
     name: Name,
     folder: NewFolder,
-    seed: Annotated[int, typer.Option(help="Of the first weights and of the rows.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Stop at this one; run again to go on.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and of the rows.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Stop at this one; run again to go on.")] = None,
     install: Annotated[bool, typer.Option(help="Copy the model into the package.")] = False,
     device: WrittenOn = None,
     quiet: Quiet = False,
@@ -45,7 +45,7 @@ def train_world_command(
 def tune_guide_command(
     folder: NewFolder,
     only: Annotated[str | None, typer.Option(help="One of them, such as cheerful_025.")] = None,
-    steps: Annotated[int, typer.Option(help="Of each tuning.")] = 100,
+    steps: Annotated[int, typer.Option(min=1, help="Of each tuning.")] = 100,
     device: WrittenOn = None,
     quiet: Quiet = False,
 ) -> Document:
@@ -85,8 +85,8 @@ def _is_tuned(file: Path, run: Run, model: Model, steps: int) -> bool:
 @verb
 def rows_command(
     name: Name,
-    n: Annotated[int, typer.Option(help="How many.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the rows.")] = 0,
+    n: Annotated[int, typer.Option(min=1, help="How many.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the rows.")] = 0,
 ) -> Document:
     """Print rows that a world is trained on."""
     rows = world(name).draw(seed, 0)

@@ -11,6 +11,7 @@ from hooks.errors import InvalidArgument
 from hooks.network import AnyModel
 from hooks.position import everywhere
 from hooks.progress import progress_bar
+from hooks.site import check_one_width
 from interp.common.texts import list_texts
 from interp.directions.pairs import Pairs
 
@@ -31,6 +32,7 @@ def capture_rows(
         capture_rows(model, texts, resid_post[6], last)
         ```
     """
+    check_one_width([site])
     rows, done, texts = [], 0, list_texts(texts)
     for start in progress_bar(range(0, len(texts), batch_size), desc="forward passes", progress=progress):
         acts = capture(model, texts[start : start + batch_size], [site], batch_size=batch_size)
@@ -107,6 +109,7 @@ def capture_mean_rows(
         capture_mean_rows(model, texts, resid_post[6], everywhere)
         ```
     """
+    check_one_width([site])
     rows, done, texts = [], 0, texts if isinstance(texts, Images) else list_texts(texts)
     for acts in stream(model, texts, [site], batch_size=batch_size, progress=progress):
         mask = at.mask(acts.tokens.places(acts[site].shape[1], site))

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from hooks import Model
+from hooks.plurals import count_of
 from interp.export.client import compare_logits, own_logits, plain_logits
 from interp.export.report import ExportReport
 from interp.memory.editing.edit import Edit, suspend_edits
@@ -44,7 +45,7 @@ def to_folder(model: Model, edits: Sequence[Edit], folder: str | Path, *, prompt
     import transformers
 
     loaded = type(model.hf).from_pretrained(folder, dtype=model.dtype).to(model.device).eval()
-    what = f"{model.name} with {len(edits)} edit{'s' * (len(edits) > 1)} as a folder"
+    what = f"{model.name} with {count_of(len(edits), 'edit')} as a folder"
     report = ExportReport(what, tuple(sorted(Path(folder).iterdir())), lost=_say_lost(model))
     theirs = plain_logits(loaded, model, asked)
     return compare_logits(report, f"transformers {transformers.__version__}", plain=plain, ours=ours, theirs=theirs)

@@ -46,7 +46,8 @@ def find_sites(sae: SAE, model: Model) -> tuple[Site, ...]:
     if sae.fingerprint is not None and sae.fingerprint != model.fingerprint:
         raise WrongModel(
             f"this autoencoder was trained on {sae.model_name or 'another model'} ({sae.fingerprint}), not on "
-            f"{model.name} ({model.fingerprint}): load that model, or set sae.fingerprint = None to go on"
+            f"{model.name} ({model.fingerprint}): load that model (in Python, set "
+            "sae.fingerprint = None to go on all the same)"
         )
     return sae.raw().read_sites
 

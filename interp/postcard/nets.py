@@ -175,7 +175,10 @@ def net(source: str | Path) -> Net:
 
     kinds = {"vit": ViTForImageClassification, "clip": CLIPModel}
     if kind not in kinds:
-        raise InvalidArgument(f"{folder} holds a {kind!r}: a net of this world is a convnet, a vit or a clip")
+        raise InvalidArgument(
+            f"{folder} holds a {kind!r}, and a net of pictures is a convnet, a vit or a clip: a language model is "
+            "loaded by hooks.load, and a command that takes --texts reads one with these"
+        )
     return kinds[kind].from_pretrained(folder, dtype=torch.float32).eval()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from hooks.plurals import count_of
 from interp.common.statistics import Estimate
 from interp.memory import Audit
 from interp.memory.evaluation.measurement import MEASURES, is_share
@@ -27,7 +28,7 @@ def audit_panel(audit: Audit) -> Panel:
         title="What each editor did",
         body=Html(part("block", "stacked measures", table(["", *names], rows))),
         caption=(
-            f"Means over {n} fact{'s' * (n > 1)}, with 95% intervals over facts: Wilson's for shares, bootstrapped for "
+            f"Means over {count_of(n, 'fact')}, with 95% intervals over facts: Wilson's for shares, bootstrapped for "
             "the rest. A measure that no fact has prompts for is left out; a fact that an editor refused counts as "
             "unedited. " + _refusals(audit)
         ),

@@ -6,6 +6,7 @@ from plotly.graph_objects import Figure, Scatter
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.plurals import count_of
 from interp.circuits.edges import EdgeEffect, FaithfulnessCurve
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, CONTROL, MUTED, PAPER, RIVALS, style_figure
@@ -46,7 +47,7 @@ def circuit_panel(found: EdgeEffect, n_edges: Count = 40, by: str = "size") -> P
         caption=(
             f"Of {graph.n_edges} edges. Red: corrupting the edge lowers the metric; blue: it raises it. The strongest: "
             f"{', '.join(f'{name} {value:+.3g}' for name, value in found.top(3, by))}. "
-            f"Mean of {len(found.clean)} pair{'s' if len(found.clean) > 1 else ''} of texts."
+            f"Mean of {count_of(len(found.clean), 'pair')} of texts."
         ),
         control=(
             f"The metric is {float(found.clean.mean()):+.3g} clean and {float(found.corrupt.mean()):+.3g} corrupt. "
@@ -99,7 +100,7 @@ def faithfulness_panel(curves: Sequence[FaithfulnessCurve]) -> Panel:
         caption=f"1 is the model, 0 is every edge ablated. {areas}. {MEANING[:1].upper()}{MEANING[1:]}.",
         control=(
             "A random ranking of the edges is what a method must beat. "
-            f"{len(curves[0].whole)} pair{'s' if len(curves[0].whole) > 1 else ''} of texts."
+            f"{count_of(len(curves[0].whole), 'pair')} of texts."
         ),
     )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from hooks.plurals import count_of
 from interp.common.statistics import Estimate
 from interp.common.texts import begins_with, find_phrases
 from interp.memory import Audit, Case
@@ -116,7 +117,7 @@ def _tiles(result: Audit) -> list[Tile]:
         tiles.append(
             Tile(
                 f"{said.value:.0%}",
-                f"of {said.n} fact{'s' * (said.n > 1)} said by free generation: {name}",
+                f"of {count_of(said.n, 'fact')} said by free generation: {name}",
                 f"{said.ends('.0%')}; unedited {before.value:.0%}, control {compared.value:.0%}",
             )
         )

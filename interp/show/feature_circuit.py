@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from plotly.graph_objects import Bar, Figure, Scatter
 
 from hooks.border import Count
+from hooks.plurals import count_of
 from interp.common.statistics import Estimate
 from interp.graphs.feature_circuits import FeatureCircuit, FeatureFaithfulness
 from interp.show.page import Panel
@@ -54,7 +55,7 @@ def feature_circuit_panel(
             f"of all nodes. {f'The strongest edges: {strongest}.' if every else 'No edge is above the threshold.'}"
         ),
         control=(
-            f"{effects.how}, mean of {pairs} pair{'s' if pairs > 1 else ''} of texts; the metric is "
+            f"{effects.how}, mean of {count_of(pairs, 'pair')} of texts; the metric is "
             f"{float(effects.clean.mean()):+.3g} clean and {float(effects.corrupt.mean()):+.3g} corrupt. "
             + ("Not checked against exact effects." if effects.check is None else f"Checked: {effects.check}.")
         ),

@@ -4,6 +4,7 @@ from plotly.graph_objects import Bar, Figure
 from torch import Tensor
 
 from hooks.border import Count
+from hooks.plurals import count_of
 from interp.lenses import Attribution, LensReading, Ranks
 from interp.show.heat import heat, label_of
 from interp.show.html import visible
@@ -119,7 +120,7 @@ def attribution_panel(found: Attribution, count: Count = 20) -> Panel:
         body=figure,
         caption=(
             f"The {len(top)} largest of {len(found.names)} parts, with the final norm {found.norm}; mean of "
-            f"{len(found.logit)} text{'s' if len(found.logit) > 1 else ''}. They are direct effects: what later parts "
+            f"{count_of(len(found.logit), 'text')}. They are direct effects: what later parts "
             "make of a part counts as theirs."
         ),
         control=f"All parts sum to the logit, {whole:+.3g}; those shown to {shown:+.3g}.",

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.pieces import piece
+from hooks.plurals import count_of
 from interp.circuits import PatchEffect
 from interp.show.heat import heat
 from interp.show.page import Panel
@@ -37,7 +38,7 @@ def patch_panel(effect: PatchEffect, model: Model | None = None) -> Panel:
         body=figure,
         caption=(
             f"A cell is {MEANING[kind]}: 0 is nothing, 1 all of it, less than 0 the contrary. "
-            f"Mean of {len(effect.base)} pair{'s' if len(effect.base) > 1 else ''} of texts."
+            f"Mean of {count_of(len(effect.base), 'pair')} of texts."
         ),
         control=(
             f"The metric is {base:+.3g} with nothing patched and {donor:+.3g} with everything; a place where the two "

@@ -67,6 +67,6 @@ def _stability(found: SearchResult) -> str:
     if found.stability is None:
         return ""
     return (
-        f" Searching the other half instead, the best latent is number {found.stability.rank}; the latents' F1 on the "
+        f" On the other half of the texts the best latent ranks {found.stability.rank}; the latents' F1 on the "
         f"two halves have a rank correlation of {found.stability.correlation:.2f}."
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from plotly.graph_objects import Scatter
 from plotly.subplots import make_subplots
 
+from hooks.plurals import count_of
 from interp.common.statistics import Estimate
 from interp.show.html import Html, part, table
 from interp.show.page import Panel
@@ -49,7 +50,7 @@ def ways_panel(found: WayComparison) -> Panel:
         title="What each way says, and what it leaves alone",
         body=figure,
         caption=(
-            f"Shares over {found.n} fact{'s' * (found.n > 1)}, one taught at a time, with 95 % intervals. A good way "
+            f"Shares over {count_of(found.n, 'fact')}, one taught at a time, with 95 % intervals. A good way "
             "is at the right in every row: it says the new object, and all else stays. Best by the least of the rows: "
             f"{best} ({_reach(found, best):.0%})."
         ),

@@ -141,7 +141,7 @@ def test_sites_are_named_as_everywhere_and_each_once(estimate: Estimator, gpt2: 
 def test_bad_input_never_gives_a_number(estimate: Estimator, gpt2: Model) -> None:
     metric = logit_difference(gpt2, "a", "c")
     for clean, over, said in (
-        ("fog", each_head(z), "3 tokens in one run"),
+        ("fog", each_head(z), "tokens in the clean run and"),
         (["fog over"] * 2, each_head(z), "2 texts are to be patched with 1|1 texts are to be patched with 2"),
         ("fog over", each_head(resid_pre), "has no heads"),
         ("fog over", SweepPlaces(()), "no sites were given"),

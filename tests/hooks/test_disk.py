@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hooks.disk import append_text, write_folder, write_text
+from hooks.disk import append_text, lock, write_folder, write_text
 from hooks.errors import StorageFailed
 
 
@@ -56,3 +56,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     for write in (append_text, write_text):
         with pytest.raises(StorageFailed, match="nowhere"):
             write(tmp_path / "nowhere" / "log", "fog")
+
+
+def test_a_folder_that_a_failed_writer_made_and_left_empty_is_gone(tmp_path: Path) -> None:
+    for name, written in (("a/b", False), ("c", True)):
+        with pytest.raises(ZeroDivisionError), lock(tmp_path / name, "work"):
+            if written:
+                (tmp_path / name / "file").touch()
+            raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    (tmp_path / "old").mkdir()
+    with pytest.raises(ZeroDivisionError), lock(tmp_path / "old", "work"):
+        raise ZeroDivisionError
+    assert (tmp_path / "old").is_dir()

@@ -158,3 +158,9 @@ def test_what_is_kept_names_a_site_by_the_number_of_its_layer(llama: Model) -> N
     assert activations_of(llama, ["Fog"], resid_post[-1]).sites == (resid_post[n],)
     assert {site for site, _ in gather(llama, ["Fog", "Sea"], [resid_post[-1]], [last_token]).rows} == {resid_post[n]}
     assert caa(llama, Pairs(["Fog"], ["Sea"]), resid_post[-1], last_token).site == resid_post[n]
+
+
+def test_a_misspelt_site_is_answered_in_its_own_layer_and_with_the_command_that_lists_them() -> None:
+    with pytest.raises(ValueError, match=r"did you mean .*'resid_pos\w*\.3'.*`interp sites MODEL` prints them") as said:
+        Site.parse("resid_pos.3")
+    assert "resid_post.3" in str(said.value) and ".0" not in str(said.value)

@@ -336,7 +336,7 @@ def test_a_grid_is_a_table_of_cells_and_a_line_with_its_best_cell_and_the_search
 
 def test_two_folds_are_refused_because_nothing_could_be_chosen_inside_them() -> None:
     cells, examples, rivals = captured(signal=1.0)
-    with pytest.raises(ValueError, match="folds is 2 and permutations 20; at least 3 and 1"):
+    with pytest.raises(ValueError, match="folds is 2, and the examples have 60 groups: give 3 to 60"):
         measure(cells, examples, LDA(), rivals, folds=2)
 
 

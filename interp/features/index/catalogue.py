@@ -81,7 +81,8 @@ class Record:
     def __str__(self) -> str:
         words = ", ".join(f"{word!r} {share:.0%}" for word, share in self.tokens[:5])
         others = ", ".join(f"{other} ({j:.2f})" for other, j in self.partners[:5])
-        return f"{self.evidence}\nfires on {words or 'nothing'}; with latents {others or 'none'}"
+        together = f"latents {others}" if others else "no other latent"
+        return f"{self.evidence}\nfires on {words or 'no token'}; together with {together}"
 
 
 @final
@@ -103,12 +104,14 @@ class FeatureIndex:
 
     @staticmethod
     def open(folder: str | Path) -> "FeatureIndex":
-        """Open an index.
+        """Open an index, by its own folder or by the one that `interp discover` wrote it in.
 
         Raises:
             MissingFile: the folder holds none, or one that is not finished.
             DamagedFile: it is torn or changed.
         """
+        places = Path(folder), Path(folder) / "index"
+        folder = next((place for place in places if (place / ABOUT).exists()), folder)
         file = Path(folder) / ABOUT
         if not file.exists():
             raise MissingFile(

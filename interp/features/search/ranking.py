@@ -98,7 +98,8 @@ class Stability:
 
     def __str__(self) -> str:
         return (
-            f"searching the other half: the best latent is number {self.rank}, rank correlation {self.correlation:.2f}"
+            f"on the other half of the texts the best latent ranks {self.rank} (1 is best); rank correlation of "
+            f"the halves {self.correlation:.2f}"
         )
 
 

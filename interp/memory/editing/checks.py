@@ -28,7 +28,8 @@ def check_target_likely(fact: Fact, found: ValueSearchResult, where: str, search
         raise EditRefused(
             f"{fact.text!r} reached {fact.new!r} with probability {found.probability:.3f} only, "
             f"after {found.steps} steps at {where} ({sizes}, clamp {search.clamp:g} × ‖v‖): "
-            "choose a layer where trace_mlp finds the fact, or give the search more steps or a wider clamp"
+            "take another layer or method (in Python, trace_mlp says which layers hold the fact, and Search takes more "
+            "steps or a wider clamp)"
         )
 
 

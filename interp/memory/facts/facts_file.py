@@ -65,7 +65,7 @@ def parse_facts(words: Sequence[str]) -> tuple[Case, ...]:
     """
     if len(words) % len(FIELDS):
         raise InvalidArgument(f"{len(words)} words were given, and a fact is four: {' '.join(map(str.upper, FIELDS))}")
-    return tuple(Case(Fact(*words[i : i + 4])) for i in range(0, len(words), 4))
+    return tuple(Case(Fact(*(word.strip() for word in words[i : i + 4]))) for i in range(0, len(words), 4))
 
 
 def _case(record: Mapping[str, Any], where: str) -> Case:

@@ -19,6 +19,7 @@ from hooks.fingerprint import fingerprint
 from hooks.network import AnyModel
 from hooks.pieces import piece
 from hooks.position import everywhere
+from hooks.site import check_one_width
 from hooks.summary import summarise
 from interp.common.digests import StreamDigest, digest_of_data, digest_of_tensors, is_stream
 from interp.sae.data.normalisation import Normalisation
@@ -108,6 +109,7 @@ def activations_at(
         ```
     """
     sites = [model.tap(site).site for site in sites]
+    check_one_width(sites)
 
     def every(start: int, step: int) -> Iterator[Tensor]:
         found = _rows(model, data, sites, batch_size, start, step, at)
@@ -156,6 +158,7 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: Coun
     if not places:
         raise InvalidArgument("across was given no places: give at least one (model, site)")
     places = [(model, model.tap(site).site) for model, site in places]
+    check_one_width(site for _, site in places)
     models = list({id(model): model for model, _ in places}.values())
     sites = {id(model): [site for other, site in places if other is model] for model in models}
 

@@ -124,6 +124,7 @@ class CheckpointStore:
         kept = read_json(latest, KIND)
         for name, ours in self.settings.items():
             if (theirs := kept["settings"].get(name)) != ours:
+                name, theirs, ours = _find_difference(name, theirs, ours)
                 raise WrongModel(
                     f"the checkpoint in {self.folder} is of another run: its {name} is {theirs}, and here it is "
                     f"{ours}: give what it was begun with, or another folder"
@@ -166,3 +167,18 @@ def _move(state: Any, device: torch.device) -> Any:
     if isinstance(state, list | tuple):
         return type(state)(_move(value, device) for value in state)
     return state
+
+
+def _find_difference(name: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:
+    """The innermost setting in which two differ, by its name, and both its values.
+
+    Examples:
+        >>> _find_difference("members", {"": {"k": 4, "seed": 0}}, {"": {"k": 8, "seed": 0}})
+        ('k', 4, 8)
+    """
+    if not isinstance(theirs, dict) or not isinstance(ours, dict):
+        return name, theirs, ours
+    key = next(key for key in theirs | ours if theirs.get(key) != ours.get(key))
+    if key not in theirs or key not in ours:
+        return name, sorted(theirs), sorted(ours)
+    return _find_difference(key or name, theirs[key], ours[key])

@@ -87,8 +87,6 @@ MISTAKES = [
     ("circuit no/model fog fig a b --out p.txt", PAGE),
     ("circuit no/model fog fig a b --method eep", "did you mean 'eap'"),
     ("circuit no/model fog fig a b --by sign", "give contribution or size"),
-    ("patch no/model fog fig a b --top 0", "--top 0: print at least one place"),
-    ("patch no/model fog fig a b --top -3", "--top -3: print at least one place"),
     ("capture no/model TEXTS --site embed --out TEXTS/a.safetensors", "File exists"),
     ("probe no/model TEXTS --out TEXTS/a.safetensors", "File exists"),
     ("landmark card FOLDER/missing", "no model at"),

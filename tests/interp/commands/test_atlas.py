@@ -21,7 +21,11 @@ def test_an_atlas_of_the_bundled_net_is_a_page_with_a_walk_and_is_kept(tmp_path:
 
 @pytest.mark.parametrize(
     ("words", "why"),
-    [(["convnet", "--n", "3"], "10 items"), (["convnet", "--from", "Big Ben"], "--to"), (["nobody"], "--texts")],
+    [
+        (["convnet", "--n", "3"], "'--n'"),
+        (["convnet", "--from", "Big Ben"], "--to"),
+        (["nobody"], "--texts"),
+    ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(tmp_path: Path, words: list[str], why: str) -> None:
     said = call("atlas", *words, "--out", str(tmp_path / "atlas.html"), "--quiet", code=2)

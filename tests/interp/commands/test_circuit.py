@@ -57,7 +57,7 @@ def test_with_features_the_circuit_is_of_dictionaries(folder: str, tmp_path: Pat
     for more, text in (
         ("--method gim", "is of edges"),
         ("--out a.txt", "html"),
-        ("--edge-threshold -1", "at least 0"),
+        ("--edge-threshold -1", "--edge-threshold"),
     ):
         assert text in call(*words, *more.split(), code=2)
     assert "holds no autoencoder" in call(*words[:-1], str(tmp_path / "saes" / "resid_post.0" / "none"), code=2)

@@ -15,7 +15,7 @@ TEXTS = (
 
 
 def test_what_cannot_be_compared_is_refused_before_a_model_is_loaded() -> None:
-    assert "compare at least one token" in call("diff", "landmark", "guide:chess_100", "--first", "0", code=2)
+    assert "--first" in call("diff", "landmark", "guide:chess_100", "--first", "0", code=2)
     assert "--texts is missing" in call("diff", "gpt2", "gpt2", code=2)
 
 
@@ -33,4 +33,5 @@ def test_a_tuned_model_differs_from_its_base_and_the_base_from_itself_in_nothing
     assert found["placebo_divergence"]["value"] == 0.0
     assert found["sites"][-1]["held"]["value"] > 0.999 and max(w["relative"] for w in found["weights"]) > 0.01
     assert str(Direction.load(out).site) == "resid_post.5"
+    out.unlink()
     assert "the nearest is 'chess_100'" in call("diff", "landmark", "guide:ches_100", *given, code=2)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from hooks import load
 from interp.commands.app import app
 from interp.features import FeatureIndex
+from interp.sae import load as load_sae
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +120,19 @@ def test_texts_longer_than_the_context_are_read_in_pieces_and_that_is_said_once(
     (cut,) = [line for line in ran.output.splitlines() if "1 of 2 texts" in line]
     assert f"are longer than the context of 96 tokens and are read as {read - 1} rows" in cut
     assert "in pieces" not in ran.output
+
+
+def test_a_site_with_heads_is_discovered_as_wide_as_all_of_them_and_a_pattern_is_refused_without_a_trace(
+    made: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["discover", made["model"], "z.1", made["texts"], "--out", str(tmp_path / "z"), *SMALL]
+    assert call(*words).exit_code == 0
+    assert load_sae(tmp_path / "z" / "sae").d_in == load(made["model"]).d_model
+    words = ["discover", made["model"], "pattern.1", made["texts"], "--out", str(tmp_path / "no"), *SMALL]
+    assert "pattern.1 has a width that depends on the text" in refused(*words) and "take z.1" in refused(*words)
+    assert not (tmp_path / "no").exists()
+
+
+def test_an_index_is_opened_by_its_folder_or_by_the_one_it_is_in(made: dict[str, str]) -> None:
+    inner, outer = (FeatureIndex.open(folder) for folder in (Path(made["out"]) / "index", made["out"]))
+    assert inner.about == outer.about and inner.folder == outer.folder

@@ -57,7 +57,6 @@ def test_fewer_documents_and_one_to_a_row(model_folder: Path, tmp_path: Path) ->
     ("change", "text"),
     [
         (["--dtype", "float61"], "no dtype is called 'float61'; did you mean 'float16'"),
-        (["--documents", "0"], "--documents is 0: give at least 1"),
         (["--site", "resid_pots.1"], "no site is called 'resid_pots.1'"),
     ],
 )

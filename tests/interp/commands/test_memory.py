@@ -50,7 +50,7 @@ def test_a_prompt_is_taken_apart_and_the_page_holds_the_same_memories(folder: Pa
     said = call(folder, *words)
     first, *_ = composition(model, "Rome is in", 1).largest(-1)
     assert f"{first[0]:>6}   coefficient {first[1]:.2f}, {first[2]:.1%} of the output" in said
-    assert f"'Italy' has {knowledge(model, Query('Rome is in', 'Italy')).clean:.1%}" in said
+    assert f"'Italy' has probability {knowledge(model, Query('Rome is in', 'Italy')).clean:.1%}" in said
     document = json.loads(call(folder, *words[:-2], "--json", "--quiet"))["on_prompt"]
     assert [one["neuron"] for one in document["largest"]][:1] == [first[0]] and document["prompt"] == "Rome is in"
     for share in ("probability", "without", "without_others"):
@@ -64,10 +64,10 @@ def test_a_prompt_is_taken_apart_and_the_page_holds_the_same_memories(folder: Pa
     ("words", "text"),
     [
         (("1", "--page", "99"), "page 99 of 20 memories a page does not exist: there are pages 1 to 8"),
-        (("1", "--per-page", "0"), "--per-page 0: show at least one memory on a page"),
+        (("1", "--per-page", "0"), "Invalid value for '--per-page'"),
         (("1", "--neuron", "160"), "memory 160 does not exist: layer 1 has memories 0 to 159"),
         (("1", "--answer", "Italy"), "--answer says what follows a prompt: give --prompt as well"),
-        (("9",), "mlp_act.9"),
+        (("9",), "LAYER 9: "),
     ],
 )
 def test_what_does_not_exist_ends_with_code_2_and_the_fix(folder: Path, words: tuple[str, ...], text: str) -> None:

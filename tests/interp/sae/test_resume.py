@@ -188,9 +188,9 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path
     train(Gated(16, 32), data(), **options)
     with pytest.raises(ValueError, match=r"of another run: its seed is 0, and here it is 1: give what it was begun"):
         train(Gated(16, 32), data(), seed=1, **options)
-    with pytest.raises(ValueError, match=r"of another run: its members is .*'coefficient': 1\.0.*'coefficient': 2\.0"):
+    with pytest.raises(ValueError, match=r"of another run: its coefficient is 1\.0, and here it is 2\.0:"):
         train(Gated(16, 32, coefficient=2.0), data(), **options)
-    with pytest.raises(ValueError, match="its schedule is"):
+    with pytest.raises(ValueError, match="its decay is 0.2, and here it is"):
         train(Gated(16, 32), data(), schedule=Schedule(decay=0.1), **options)
     with pytest.raises(ValueError, match="every is 0; a checkpoint is written after at least 1 token"):
         Checkpoint(tmp_path, every=0)
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_another_normalisation_of_other_texts_or_of_other_batche
         ("member", source(), scaled),
         ("plain", source(), white),
     ):
-        with pytest.raises(ValueError, match=r"of another run: its members is .*'normalisation': (None|'[0-9a-f]{16})"):
+        with pytest.raises(ValueError, match=r"of another run: its normalisation is (None|[0-9a-f]{16})"):
             resumed(folder, given, normalisation)
     with pytest.raises(
         ValueError, match=r"its digest of the data is [0-9a-f]{32} .*, and here it is [0-9a-f]{32} .*: give"

@@ -187,7 +187,7 @@ def test_the_halves_change_with_the_seed_and_the_finding_does_not(gpt2: Model, l
 
 def test_an_autoencoder_of_another_model_is_refused(gpt2: Model, letters: TopK) -> None:
     letters.fingerprint = "0" * 64
-    with pytest.raises(ValueError, match="was trained on .*, not on .* or set sae.fingerprint = None to go on"):
+    with pytest.raises(ValueError, match="was trained on .*, not on .* load that model .*fingerprint = None"):
         search(letters, gpt2, Concept("h", *sentences()))
 
 
