@@ -214,9 +214,9 @@ def sweep_folds(examples: Examples, folds: int, seed: Natural = 0) -> Int[Tensor
     """
     n = examples.n_groups
     if not 3 <= folds <= n:
-        mend = f"give 3 to {n}" if n > 3 else "3 it must be" if n == 3 else "give examples of 3 groups at least"
+        advice = f"give 3 to {n}" if n > 3 else "3 it must be" if n == 3 else "give examples of 3 groups at least"
         raise InvalidArgument(
-            f"folds is {folds}, and the examples have {n} groups: {mend} (each fold has a group of its own, and with "
+            f"folds is {folds}, and the examples have {n} groups: {advice} (each fold has a group of its own, and with "
             "two nothing could be chosen inside them)"
         )
     return grouped_folds(examples.group, examples.y, folds, seed)
