@@ -974,6 +974,8 @@ COUNTS: Final = (
         "    if is_blank(model.tokenizer, ids[0]):\n",
         "    if not ids:\n",
         ("test_answers_may_be_ids_and_the_first_token_of_a_word_is_its_first",),
+    ),
+    Fault(
         "Lines of pages and messages that the command does not take",
         "interp/commands/steer.py",
         'direction: Annotated[Path | None, typer.Option(help="A saved direction.")] = None',
