@@ -110,6 +110,12 @@ REMEMBERED: Final = (
         ("test_the_fingerprint_changes_with_any_one_number_of_any_weight_and_comes_back_with_it",),
     ),
     Fault(
+        "What is kept as a model's own under an edit that its weights do not show",
+        "interp/memory/editing/edit.py",
+        "        note_attached(model.hf, sorted({edit.method for edit in beside}))\n",
+        "",
+    ),
+    Fault(
         "What an editor measured of a model before its weights changed",
         "interp/memory/editing/remembered.py",
         "now = fingerprint(model.hf)",

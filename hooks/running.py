@@ -1,7 +1,7 @@
 """Following the forward passes of a model while somebody needs to know which tokens they compute."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +58,23 @@ class _Here(local):
         self.cached: WeakKeyDictionary[Any, tuple[Tokens, Tokens | None]] = WeakKeyDictionary()
 
 
+_ATTACHED: "WeakKeyDictionary[nn.Module, tuple[str, ...]]" = WeakKeyDictionary()
+
+
+def note_attached(hf: HFModel, methods: Sequence[str]) -> None:
+    """Note by which methods a model is edited by what is attached next to its weights; none ends the note.
+
+    Examples:
+        ```python
+        note_attached(model.hf, ["grace"])
+        ```
+    """
+    if methods:
+        _ATTACHED[hf] = tuple(methods)
+    else:
+        _ATTACHED.pop(hf, None)
+
+
 @final
 class PassTracker:
     """Follows the forward passes of one Hugging Face model while somebody needs to know their tokens.
@@ -95,19 +112,37 @@ class PassTracker:
         """Whether this thread's open blocks change nothing."""
         return self._here.resting
 
-    def check_unchanged(self, why: str) -> None:
-        """Refuse an open block where something is kept as the model's own; `why` ends in what to do instead.
+    def check_outside(self, why: str) -> None:
+        """Refuse an open block; `why` ends in what to do instead.
 
         Raises:
             WrongState: a block of this thread changes the model's passes.
 
         Examples:
             ```python
-            model.running.check_unchanged("a store holds what the model computes: harvest outside the block")
+            model.running.check_outside("check measures the model as it is: check it outside the block")
             ```
         """
         if self.active and not self.resting:
             raise WrongState(f"a block of interventions is open at {', '.join(map(str, self.active))}, and {why}")
+
+    def check_unchanged(self, why: str) -> None:
+        """Refuse to keep something as the model's own while a block, or an edit next to its weights, changes it.
+
+        Raises:
+            WrongState: a block of this thread changes the model's passes; or an edit is attached to the model.
+
+        Examples:
+            ```python
+            model.running.check_unchanged("a store holds what the model computes: harvest outside the block")
+            ```
+        """
+        self.check_outside(why)
+        if (attached := _ATTACHED.get(self._hf)) is not None:
+            raise WrongState(
+                f"edits by {', '.join(attached)} work next to the model's weights, and what is kept is known by the "
+                "weights alone: undo the edits first"
+            )
 
     @contextmanager
     def reading(self, tokens: Tokens) -> Iterator[None]:

@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 from hooks import Model
 from hooks.errors import EditRefused, InvalidArgument, WrongModel, WrongState
 from hooks.json_file import Kind, parse_contents
+from hooks.running import note_attached
 from hooks.site import mlp_act
 from hooks.tensor_file import read_tensors, write_tensors
 from hooks.weights import own_matrix, write_matrix
@@ -227,7 +228,9 @@ class _Stack:
             hooked = (update for update in edits[digest].updates if not isinstance(update, LowRank | Preamble))
             self.hooks[digest] = [update.attach(model) for update in hooked]
         self._read_again(model, edits.values())
-        _warn_when_saved(model, [edit for edit in edits.values() if len(edit.weights) < len(edit.updates)])
+        beside = [edit for edit in edits.values() if len(edit.weights) < len(edit.updates)]
+        _warn_when_saved(model, beside)
+        note_attached(model.hf, sorted({edit.method for edit in beside}))
         still = {update.layer for edit in edits.values() for update in edit.weights}
         self.original, self.edits = {layer: original[layer] for layer in still}, edits
 

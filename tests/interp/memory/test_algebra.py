@@ -9,9 +9,12 @@ from shutil import rmtree
 import pytest
 import torch
 
-from hooks import Model, capture, intervene
+from hooks import Model, capture, intervene, load
+from hooks.errors import WrongState
 from hooks.interventions import add
 from hooks.site import mlp_act, mlp_out, resid_post
+from hooks.store import harvest
+from interp.lenses import tune
 from interp.memory import Covariance, Edit, Fact, Search, covariance, covariances
 from interp.memory.editing.change import LowRank, balance_weights, measure_leverage, solve_least_change
 from interp.memory.editing.checks import check_targets_likely
@@ -455,6 +458,30 @@ def test_saving_a_model_with_an_edit_next_to_its_weights_warns_and_after_undo_do
         gpt2.hf.save_pretrained(tmp_path / "with")
     gpt2.hf.save_pretrained(tmp_path / "without")
     assert "save_pretrained" not in vars(gpt2.hf)
+
+
+@pytest.mark.parametrize("method", ["grace", "in_context"])
+def test_nothing_is_kept_as_the_models_own_while_an_edit_that_its_weights_do_not_show_is_applied(
+    method: str, fresh: Callable, tmp_path: Path
+) -> None:
+    model, texts = fresh("gpt2"), ["Rome is in", "Anna lives in Oslo"]
+    near = Codebook(1, torch.ones(1, model.d_mlp), torch.ones(1, model.d_model), torch.tensor([1e-3]))
+    update = near if method == "grace" else Preamble(torch.tensor([5, 6, 7]))
+    edit = Edit((Fact("Anna", "{} lives in", "Paris", "Oslo"),), method, (update,), model.fingerprint)
+    kept: list[Callable[[], object]] = [
+        lambda: harvest(model, texts, [resid_post[1]], tmp_path / "store"),
+        lambda: covariances(model, texts, [1], cache=tmp_path / "covariance"),
+        lambda: tune(model, texts, steps=1, checkpoint=tmp_path / "lens"),
+    ]
+    with edit.applied(model):
+        for keep in kept:
+            with pytest.raises(
+                WrongState, match=f"edits by {method} work next to the model's weights, and what is kept"
+            ):
+                keep()
+        assert load(model.hf, model.tokenizer).contract is not None, "a model may be read and checked as it is"
+    assert not any(tmp_path.iterdir())
+    kept[0]()
 
 
 def test_the_leverage_of_keys_is_the_mean_of_their_squares_by_the_inverse_covariance() -> None:
