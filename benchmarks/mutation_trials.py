@@ -169,9 +169,11 @@ class Session:
         for fault in self.faults:
             if plan.loads(fault):
                 continue
-            began, seen, others = time.monotonic(), plan.tests(fault), plan.others(fault)
+            began, seen = time.monotonic(), plan.tests(fault)
             verdict = self._verdict(fault, [items[test] for test in seen], plan.limit(seen))
-            if verdict in ("survived", "not run"):
+            for others in plan.others(fault):
+                if verdict not in ("survived", "not run"):
+                    break
                 late = self._verdict(fault, [items[test] for test in others], plan.limit(others))
                 verdict = late if late in ("killed", "timeout") else verdict
             if verdict != "cold":
@@ -243,13 +245,12 @@ class Plan:
 
         return sorted(found, key=order)
 
-    def others(self, fault: Fault) -> list[str]:
-        """The tests that were not seen to run a line of the fault, file by file, the cheapest file first."""
-        seen, of_file = {*self.tests(fault)}, defaultdict[str, float](float)
-        for test, seconds in self.seconds.items():
-            of_file[test.split("::")[0]] += seconds
-        found = [test for test in self.seconds if test not in seen]
-        return sorted(found, key=lambda test: (of_file[test.split("::")[0]], self.place[test]))
+    def others(self, fault: Fault) -> list[list[str]]:
+        """The tests that were not seen to run a line of the fault, by file, the cheapest file first."""
+        seen, files = {*self.tests(fault)}, defaultdict[str, list[str]](list)
+        for test in sorted(self.seconds.keys() - seen, key=self.place.__getitem__):
+            files[test.split("::")[0]].append(test)
+        return sorted(files.values(), key=lambda tests: sum(self.seconds[test] for test in tests))
 
     def limit(self, tests: Sequence[str]) -> int:
         """CPU seconds."""
