@@ -112,7 +112,7 @@ REMEMBERED: Final = (
     Fault(
         "What is kept as a model's own under an edit that its weights do not show",
         "interp/memory/editing/edit.py",
-        "        note_attached(model.hf, sorted({edit.method for edit in beside}))\n",
+        "        note_attached(model.hf, sorted({edit.method for edit in attached}))\n",
         "",
     ),
     Fault(

@@ -58,7 +58,9 @@ class Plan:
     @property
     def bytes_to_write(self) -> int | None:
         """Bytes that are not there yet."""
-        return None if self.bytes is None else max(0, self.bytes - self.tokens_done * self.bytes_per_token)
+        if self.bytes is None or self.tokens is None:
+            return None
+        return 0 if self.tokens_done >= self.tokens else self.bytes - self.tokens_done * self.bytes_per_token
 
     @property
     def seconds(self) -> float | None:

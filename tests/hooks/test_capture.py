@@ -249,7 +249,7 @@ def test_changing_the_view_of_the_output_projection_changes_the_model(fresh: Any
 
 
 ERRORS = [
-    ("Fog", "resid_pots.1", r"no site is called 'resid_pots\.1'; did you mean 'resid_post\.0'"),
+    ("Fog", "resid_pots.1", r"no site is called 'resid_pots\.1'; did you mean 'resid_post\.1'"),
     ("Fog", resid_post[3], r"resid_post\.3 is out of range: .* has 3 layers, so the last is resid_post\.2"),
     ("Fog", [], "no sites were asked for: name at least one"),
     ([], resid_post[0], "got no texts: pass a text or a non-empty list of texts"),

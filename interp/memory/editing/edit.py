@@ -228,9 +228,9 @@ class _Stack:
             hooked = (update for update in edits[digest].updates if not isinstance(update, LowRank | Preamble))
             self.hooks[digest] = [update.attach(model) for update in hooked]
         self._read_again(model, edits.values())
-        beside = [edit for edit in edits.values() if len(edit.weights) < len(edit.updates)]
-        _warn_when_saved(model, beside)
-        note_attached(model.hf, sorted({edit.method for edit in beside}))
+        attached = [edit for edit in edits.values() if len(edit.weights) < len(edit.updates)]
+        _warn_when_saved(model, attached)
+        note_attached(model.hf, sorted({edit.method for edit in attached}))
         still = {update.layer for edit in edits.values() for update in edit.weights}
         self.original, self.edits = {layer: original[layer] for layer in still}, edits
 

@@ -53,6 +53,7 @@ def test_the_command_prints_the_sweep_of_the_function_and_saves_its_direction(
         elsewhere={str(one): read_examples(one), str(two): read_examples(two)},
     )
     assert str(grid) in result.output
+    (tmp_path / "d.safetensors").rename(tmp_path / "first.safetensors")
     document = json.loads(call(model_folder, model_folder / "examples.tsv", *options, "--json", "--quiet").stdout)
     check_document(("probe",), document)
     assert document["least_p_value"] == pytest.approx(1 / 3) and document["shuffled"]["n"] == 2

@@ -64,7 +64,7 @@ def test_a_search_says_what_it_does_and_ends_with_a_page_and_a_direction(made: d
     out = tmp_path / "found"
     words = ["search", made["model"], made["sae"], made["fog"], made["sun"], "--name", "fog", "--out", str(out)]
     said = call(*words, "--index", made["index"], "--quiet")
-    assert "searching 16 latents at resid_post.1 for 'fog', by texts of 8 texts, 4 of which express it" in said
+    assert "searching 16 latents at resid_post.1 for 'fog', by 8 texts, 4 of which express it" in said
     assert "this takes less than 10 seconds" in said or "this takes about" in said
     assert "difference of means" in said and "logistic" in said and "p = " in said
     assert said.replace("\n", "").endswith(f"page: {out / 'concept.html'}")
@@ -128,7 +128,7 @@ def test_a_search_also_turns_latents_up_and_measures_them_on_other_prompts(
 def test_a_phrase_is_searched_for_by_the_tokens_that_name_it(made: dict[str, str], tmp_path: Path) -> None:
     words = ["search", made["model"], made["sae"], "--phrase", "fog", "--in", made["all"], "--quiet"]
     said = call(*words, "--out", str(tmp_path / "found"))
-    assert "for 'fog', by tokens of 8 texts, 4 of which express it" in said
+    assert "for 'fog', by the tokens of 8 texts, 4 of which express it" in said
 
 
 def test_a_search_without_a_concept_or_with_another_index_is_refused(made: dict[str, str], tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_phrase_is_found_in_texts_longer_than_the_context_and_a_labelled_one_i
     file.write_text("\n".join([*TEXTS["fog"], long]), encoding="utf-8")
     start = ["search", made["model"], made["sae"]]
     said = call(*start, "--phrase", "fog", "--in", str(file), "--quiet", "--out", str(tmp_path / "found"))
-    pieces = int(said.split("by tokens of ")[1].split()[0])
+    pieces = int(said.split("by the tokens of ")[1].split()[0])
     assert pieces > 6 and f"{pieces} texts, 5 of which express it" in said
     said = call(*start, str(file), made["sun"], "--quiet", "--out", str(tmp_path / "other"))
     assert f"{len(TEXTS['fog']) + 1 + len(TEXTS['sun'])} texts, {len(TEXTS['fog']) + 1} of which express it" in said
