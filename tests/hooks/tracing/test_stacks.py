@@ -231,23 +231,32 @@ class Convolved(nn.Module):
         return self.conv(nn.functional.pad(x.mT, (1, 0))).mT
 
 
-class Shifted(nn.Module):
-    """Attention, and a convolution of the stream, or of what a second attention makes of it."""
+class Averaged(nn.Module):
+    """The mean of a token and all before it: no kernel, no softmax."""
 
-    def __init__(self, *, of_attention: bool) -> None:
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        return x.cumsum(dim=1) / torch.arange(1, len(seen[0, 0]) + 1)[:, None]
+
+
+class Shifted(nn.Module):
+    """Attention, and a convolution of the stream, or of what another mixer makes of it."""
+
+    def __init__(self, late: nn.Module | None) -> None:
         super().__init__()
-        self.attn, self.late, self.conv = Attention(), Attention() if of_attention else None, Convolved()
+        self.attn, self.late, self.conv = Attention(), late, Convolved()
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         x = x + self.attn(x, seen)
         return x + self.conv(x if self.late is None else self.late(x, seen))
 
 
-@pytest.mark.parametrize("of_attention", [False, True])
-def test_a_short_convolution_of_attention_mixes_tokens_and_one_alone_is_the_feed_forward(of_attention: bool) -> None:
-    model = load(planted(lambda _: Shifted(of_attention=of_attention)))
+@pytest.mark.parametrize("late", [None, Attention, Averaged])
+def test_a_short_convolution_of_what_mixes_tokens_mixes_them_and_one_alone_is_the_feed_forward(
+    late: type[nn.Module] | None,
+) -> None:
+    model = load(planted(lambda _: Shifted(None if late is None else late())))
     assert [one.name for one in model.structure.blocks[0].sublayers] == [
-        "attn_out", "mixer_out" if of_attention else "mlp_out"
+        "attn_out", "mlp_out" if late is None else "mixer_out"
     ]  # fmt: skip
 
 
