@@ -37,6 +37,7 @@ DriftTexts = Annotated[
 EditLayer = Annotated[int | None, typer.Option(min=0, help="Where to edit; traced if not given.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
+ONE_PAIR = "One pair of texts has no interval"
 PATIENCE = 2.0  # seconds that a step takes before a log has a line of it
 TABLES = (".json", ".jsonl", ".parquet", ".arrow")
 WAIT = 3.0  # seconds for the hub to take a connection before a command says that it does not answer

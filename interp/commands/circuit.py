@@ -24,6 +24,7 @@ from interp.circuits.edges import (
     relp,
 )
 from interp.commands.arguments import (
+    ONE_PAIR,
     Device,
     FirstToken,
     ModelName,
@@ -39,7 +40,6 @@ from interp.show import Section, circuit_panel, faithfulness_panel, report
 from interp.show.circuit import MEANING
 from interp.show.frame import page_at
 
-ONE_PAIR = "One pair of texts has no interval"
 METHODS = ("eap-ig", "eap", "clean-corrupt", "relp", "gim", "exact")
 
 

@@ -24,6 +24,7 @@ from interp.circuits import (
     patch_sweep,
 )
 from interp.commands.arguments import (
+    ONE_PAIR,
     Device,
     FirstToken,
     ModelName,
@@ -37,7 +38,6 @@ from interp.commands.verb import Document, verb
 from interp.show import Section, patch_panel, report
 from interp.show.frame import page_at
 
-ONE_PAIR = "One pair of texts has no interval"
 SWEEPS = {
     "layer": each_layer,
     "position": each_position,
