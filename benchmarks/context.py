@@ -173,6 +173,7 @@ def bridges() -> dict[str, Any]:
                 "read, nats": {str(k): asdict(e) for k, e in swap.read.items()},
                 "swapped": {str(k): asdict(e) for k, e in swap.swapped.items()},
                 "third": {str(k): asdict(e) for k, e in swap.third.items()},
+                "more": {str(k): asdict(e) for k, e in swap.more.items()},
             }
     return found
 

@@ -809,8 +809,41 @@ SEEN: Final = (
     Fault(
         "Two detectors of the same texts compared by intervals of each alone",
         "interp/features/search/score.py",
-        "percentile_ends(_f1_of(times @ both[0]) - _f1_of(times @ both[1]))",
-        "percentile_ends(_f1_of(times @ both[0]) - _f1_of(times.flip(0) @ both[1]))",
+        "drawn[:, :-1] - drawn[:, -1:], len",
+        "drawn[:, :-1] - drawn[:, -1:].flip(0), len",
+    ),
+    Fault(
+        "Two conditions on the same prompts compared by intervals of each alone",
+        "interp/context/hops.py",
+        "        read, used = (any(e.low > 0 for e in of.values()) for of in (self.read, self.more))\n",
+        "        read = any(e.low > 0 for e in self.read.values())\n"
+        "        used = any(e.low > self.third[layer].high for layer, e in self.swapped.items())\n",
+        ("test_a_bridge_is_used_where_the_swap_does_more_than_the_control_on_the_same_prompts",),
+    ),
+    Fault(
+        "Two conditions on the same prompts compared by intervals of each alone",
+        "interp/steering/samples.py",
+        "means_at_once((shares[0] - shares[1])[:, None])[0]",
+        "means_at_once((shares[0] - shares[1].flip(0))[:, None])[0]",
+        ("test_naming_beyond_a_control_is_compared_prompt_by_prompt",),
+    ),
+    Fault(
+        "The best of several found by intervals that each hold alone",
+        "interp/features/search/search.py",
+        "zip(names, compare_all_scores(baselines, latents[0], seed=bench.seed), strict=True)",
+        "zip(names, [compare_all_scores([one], latents[0], seed=bench.seed)[0] for one in baselines], strict=True)",
+        ("test_what_a_search_says_of_its_best_baseline_holds_for_all_of_them_at_once",),
+    ),
+    Fault(
+        "The best of several found by intervals that each hold alone",
+        "interp/common/at_once.py",
+        "/ error[moved]).amax(1)",
+        "/ error[moved])[:, 0]",
+        (
+            "test_of_baselines_as_good_as_the_latent_one_is_called_better_in_one_search_of_forty",
+            "test_layers_that_a_lens_reads_by_chance_alone_are_called_readable_once_in_twenty",
+            "test_intervals_of_many_figures_hold_all_of_them_95_times_in_100_and_those_of_each_do_not",
+        ),
     ),
     Fault(
         "A value outside its own interval, or an interval of one case",

@@ -205,7 +205,8 @@ def _turn_up(
 ) -> str:
     """Choose latents by their effect on every second prompt, and say what they do on the others.
 
-    The direction is kept if there its interval is above what a random direction of its length does.
+    The direction is kept if there it surely makes it say so more often than a random direction of its length, prompt
+    by prompt.
     """
     drawn = Sampling(per_prompt=4, temperature=0.7)
     best = choose_by_effect(
@@ -217,7 +218,7 @@ def _turn_up(
     there = measure_effects(model, doses, openings[1::2], names, sampling=drawn, progress=not quiet)
     chosen = f"turned up, on the {len(openings[::2])} prompts it was chosen on: {best}"
     lines = [chosen, *(f"on the {len(openings[1::2])} others: {effect}" for effect in there)]
-    if len(there) == len(doses) and there[0].samples.naming.low > there[1].samples.naming.value:
+    if len(there) == len(doses) and there[0].samples.naming_beyond(there[1].samples).low > 0:
         best.direction.save(file)
     else:
         lines.append(

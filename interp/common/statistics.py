@@ -1,6 +1,7 @@
 """A measured share, mean or ratio with its 95 % interval, as `hooks.statistics` computes it for all packages."""
 
 from hooks.statistics import Estimate as Estimate
+from hooks.statistics import Z as Z
 from hooks.statistics import bootstrap as bootstrap
 from hooks.statistics import draw_groups as draw_groups
 from hooks.statistics import mean_over_groups as mean_over_groups

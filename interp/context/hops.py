@@ -20,8 +20,10 @@ from hooks.interventions import replace
 from hooks.progress import progress_bar
 from hooks.site import resid_post
 from hooks.summary import summarise
+from interp.common.at_once import means_at_once, shares_apart
 from interp.common.completion import find_first_ids, tokenise_completions
-from interp.common.statistics import Estimate, mean_with_interval, share
+from interp.common.statistics import Estimate, share
+from interp.common.texts import check_unlike
 from interp.common.unembedding import output_rows
 from interp.lenses import LogitLens
 
@@ -37,12 +39,16 @@ class Bridges:
         read: by layer, how much more likely the lens finds the own bridge than another prompt's, in nats.
         swapped: by layer, the share that says the partner's answer with the partner's state.
         third: the same with the state of a third prompt: the control.
+        more: by layer, swapped less third, prompt by prompt.
         kept: the share that says its own answer with nothing swapped.
+
+    The intervals of `read`, and those of `more`, hold all layers at once.
     """
 
     read: dict[int, Estimate]
     swapped: dict[int, Estimate]
     third: dict[int, Estimate]
+    more: dict[int, Estimate]
     kept: Estimate
 
     __repr__ = summarise
@@ -51,11 +57,11 @@ class Bridges:
     def verdict(self) -> str:
         """Say "read and used", "readable, not used", "used, not readable" or "neither", by intervals.
 
-        Read: in some layer the lens's lead is above 0. Used: in some layer the partner's answer is said more often
-        than the control's interval allows.
+        Read: in some layer the lens's lead is surely above 0. Used: in some layer the partner's answer is surely said
+        more often than with the control's state, on the same prompts. "In some layer" is a choice among them, which
+        the intervals know.
         """
-        read = any(e.low > 0 for e in self.read.values())
-        used = any(e.low > self.third[layer].high for layer, e in self.swapped.items())
+        read, used = (any(e.low > 0 for e in of.values()) for of in (self.read, self.more))
         return {(True, True): "read and used", (True, False): "readable, not used",
                 (False, True): "used, not readable", (False, False): "neither"}[read, used]  # fmt: skip
 
@@ -107,7 +113,7 @@ def swap_bridges(
         progress: show a bar.
 
     Raises:
-        InvalidArgument: lists of different length, or a prompt without two partners.
+        InvalidArgument: lists of different length, a prompt twice, or a prompt without two partners.
 
     Cost: three forward passes over the prompts for each layer.
 
@@ -118,25 +124,33 @@ def swap_bridges(
     """
     if not len(prompts) == len(mention) == len(bridges) == len(answers):
         raise InvalidArgument("prompts, mentions, bridges and answers are of different length: give one of each")
+    check_unlike(prompts, "prompts")
     partner, third = _partners(bridges, answers, seed)
     own = _Asked(model, prompts, mention, answers)
     theirs = _Asked(model, prompts, mention, [str(answers[i]) for i in partner.tolist()])
     first = torch.tensor(find_first_ids(model, prompts, bridges))
     U, _ = output_rows(model, first)
-    read, swapped, others = {}, {}, {}
+    leads, said_by = [], []
     for layer in progress_bar(range(model.n_layers), desc="bridges swapped", progress=progress):
         h = own.states(resid_post[layer])
         said = LogitLens(model).read(h, layer).float().log_softmax(-1)
         lead = said.gather(1, first[:, None]) - said.gather(1, first[partner][:, None])
-        read[layer] = mean_with_interval(lead[:, 0])
-        for into, of in ((swapped, partner), (others, third)):
+        leads.append(lead[:, 0])
+        for of in (partner, third):
             moved = h[of] - h
             if component == "read":
                 moved = _along(moved, torch.stack([U, U[of]], 1))
             elif not isinstance(component, str):
                 moved = _along(moved, component[layer].to(h).expand(len(h), -1, -1))
-            into[layer] = share(theirs.says({resid_post[layer]: h + moved}))
-    return Bridges(read, swapped, others, share(own.says({})))
+            said_by.append(theirs.says({resid_post[layer]: h + moved}))
+    swapped, others = torch.stack(said_by, 1).unflatten(1, (-1, 2)).unbind(2)
+    return Bridges(
+        read=dict(enumerate(means_at_once(torch.stack(leads, 1)))),
+        swapped={layer: share(column) for layer, column in enumerate(swapped.T)},
+        third={layer: share(column) for layer, column in enumerate(others.T)},
+        more=dict(enumerate(shares_apart(swapped, others))),
+        kept=share(own.says({})),
+    )
 
 
 def _along(
@@ -202,6 +216,7 @@ class BackPatching:
         target: the earlier one.
         rescued: the share of the other half, all of which failed, that it makes right.
         other: the same with the state of another prompt, which has another answer: the control.
+        more: rescued less other, prompt by prompt.
         any_pair: the share of that half which some pair rescues: a maximum over all pairs, and no result by itself.
         any_pair_other: the same with the other prompt's state, which shows why not.
         failed: the share of all prompts that fail without it.
@@ -211,6 +226,7 @@ class BackPatching:
     target: int
     rescued: Estimate
     other: Estimate
+    more: Estimate
     any_pair: Estimate
     any_pair_other: Estimate
     failed: Estimate
@@ -220,7 +236,8 @@ class BackPatching:
     def __str__(self) -> str:
         return (
             f"layer {self.source} into {self.target} rescues {self.rescued} of the {self.failed} that fail; another "
-            f"prompt's state {self.other}; any pair {self.any_pair}, with another prompt's state {self.any_pair_other}"
+            f"prompt's state {self.other}, so {self.more:+.3f} on the same prompts; any pair {self.any_pair}, with "
+            f"another prompt's state {self.any_pair_other}"
         )
 
 
@@ -247,7 +264,7 @@ def back_patch(
         progress: show a bar.
 
     Raises:
-        InvalidArgument: fewer than four prompts fail, or all of these have one answer.
+        InvalidArgument: a prompt twice, fewer than four prompts that fail, or all of these have one answer.
 
     Cost: two forward passes over the prompts that fail for each pair of layers.
 
@@ -256,6 +273,7 @@ def back_patch(
         back_patch(load("landmark"), prompts, landmarks, capitals)
         ```
     """
+    check_unlike(prompts, "prompts")
     right = _Asked(model, prompts, mention, answers).says({})
     failed = [i for i, ok in enumerate(right.tolist()) if not ok]
     if len(failed) < 4:
@@ -277,6 +295,7 @@ def back_patch(
         *pairs[best],
         share(own[best, second]),
         share(foreign[best, second]),
+        shares_apart(own[best, second], foreign[best, second])[0],
         share(own[:, second].any(0)),
         share(foreign[:, second].any(0)),
         share(~right),

@@ -18,7 +18,7 @@ from interp.features.search.group import Group
 from interp.features.search.phrase import concept_from_phrase
 from interp.features.search.ranking import Stability
 from interp.features.search.rows import by_text, by_token
-from interp.features.search.score import Score, compare_scores
+from interp.features.search.score import Score, compare_all_scores, compare_scores
 from interp.features.search.search import SearchResult, search, search_many
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "index",
     "label_latents",
     "choose_candidates",
+    "compare_all_scores",
     "compare_scores",
     "measure_logit_effect",
     "search",

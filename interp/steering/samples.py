@@ -12,6 +12,7 @@ from hooks import Model
 from hooks.border import Finite, Natural, NotNegative
 from hooks.errors import InvalidArgument, NoFluentDose
 from hooks.progress import progress_bar
+from interp.common.at_once import means_at_once
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import list_texts
 from interp.steering.conditional import Conditional
@@ -77,6 +78,21 @@ class Samples:
         """Share of continuations that name the concept, with Wilson's interval over prompts."""
         named, continuations = self._cases(self.named, torch.ones_like(self.lengths)).T
         return mean_share(named / continuations)
+
+    def naming_beyond(self, other: "Samples") -> Estimate:
+        """The share that names the concept less that of others of the same prompts, prompt by prompt.
+
+        Raises:
+            InvalidArgument: continuations of other prompts.
+        """
+        if self.prompts != other.prompts:
+            raise InvalidArgument(
+                f"{len(self.prompts)} and {len(other.prompts)} continuations are not of the same prompts: compare two "
+                "conditions of one sampling"
+            )
+        ones = torch.ones_like(self.lengths)
+        shares = [named / of for one in (self, other) for named, of in [one._cases(one.named, ones).T]]
+        return means_at_once((shares[0] - shares[1])[:, None])[0]
 
     @property
     def perplexity(self) -> Estimate:

@@ -17,7 +17,7 @@ from interp.features.search.concept import Concept, split_by_group
 from interp.features.search.group import Group, find_group
 from interp.features.search.ranking import Entries, Ranking, Stability, compare_halves, pool_entries
 from interp.features.search.rows import Unit, by_text
-from interp.features.search.score import Evaluation, Score, compare_scores
+from interp.features.search.score import Evaluation, Score, compare_all_scores
 from interp.sae import SAE
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class SearchResult:
     `p_value` is the chance of a best latent as good as this on the searched half, were the labels exchanged at random
     and all latents searched again; `null_f1` holds the best F1 of each of those searches. `searched` and `reported`
     count the rows of each half: all, and positive. `group` is up to three latents that do better together, if any do;
-    `against` is the F1 of each baseline less the best latent's, on the same texts; `stability` says what searching the
+    `against` is the F1 of each baseline less the best latent's, on the same texts, in intervals that hold all baselines
+    at once (`compare_all_scores`); `stability` says what searching the
     other half would have found. `site` is the first of `sites`, which are several where latents of several layers were
     searched.
     """
@@ -118,7 +119,8 @@ def search(
     text, scored by its highest token, or with `unit=by_token` a token. As controls a difference of means and
     a logistic probe are fitted to the searched half's tokens (the last token of each mention against all others, or
     every token with its text's label where there are no mentions) and then treated the same, as are the best of the
-    first ten principal components and saying yes to every row. Each is compared with the best latent on the same texts.
+    first ten principal components and saying yes to every row. All are compared with the best latent on the same
+    texts, in intervals that hold all the differences at once.
 
     Cost: one forward pass per text up to the autoencoder's site.
 
@@ -202,6 +204,7 @@ def _rank(
         bench.score(f"latent {i}", entries.column(i, len(y)), float(threshold[i]), i, _direction(sae, i))
         for i in f1.argsort(descending=True, stable=True)[:top].tolist()
     ]
+    names = [one.name for one in baselines]
     return SearchResult(
         concept=bench.concept.name,
         unit=bench.rows.unit,
@@ -214,7 +217,7 @@ def _rank(
         null_f1=null,
         searched=bench.counts(bench.searched),
         reported=bench.counts(bench.reported),
-        against={one.name: compare_scores(one, latents[0], seed=bench.seed) for one in baselines},
+        against=dict(zip(names, compare_all_scores(baselines, latents[0], seed=bench.seed), strict=True)),
     )
 
 

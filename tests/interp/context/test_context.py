@@ -11,9 +11,11 @@ from hooks import Model
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.site import resid_post, resid_pre
-from hooks.statistics import share
+from interp.common.at_once import means_at_once, shares_apart
+from interp.common.statistics import mean_with_interval, share
 from interp.context import (
     CHANGES,
+    Bridges,
     Conflict,
     PairTask,
     StepCase,
@@ -219,9 +221,36 @@ def test_swapping_a_bridge_that_is_used_gives_the_partners_answer_always(compone
 
 def test_a_bridge_that_a_lens_reads_and_nothing_uses_is_called_readable_not_used() -> None:
     found = _hops("shortcut", "read")
-    assert min(e.low for e in found.read.values()) > 0.5
+    assert min(e.value for e in found.read.values()) > 0.5 and min(e.low for e in found.read.values()) > 0
     assert max(e.value for e in found.swapped.values()) == 0.0 and found.verdict == "readable, not used"
     assert _hops("shortcut", "whole").swapped[0].value == 1.0, "the whole state holds the stored answer, too"
+
+
+def test_a_bridge_is_used_where_the_swap_does_more_than_the_control_on_the_same_prompts() -> None:
+    """Ten of 20 with the partner's state, and four with a third's, all of them among the ten: by intervals of each
+    alone, 0.30 to 0.70 and 0.08 to 0.42, that could be chance; six prompts of 20 say that it is not."""
+    at = torch.arange(20)
+    swapped, third = at < 10, at < 4
+    read, more = {0: mean_with_interval(torch.zeros(20))}, {0: shares_apart(swapped, third)[0]}
+    found = Bridges(read, {0: share(swapped)}, {0: share(third)}, more, share(at < 20))
+    assert found.swapped[0].low < found.third[0].high and found.verdict == "used, not readable"
+    among_ten = replace(found, more={0: shares_apart(swapped, (at >= 6) & (at < 16))[0]})
+    assert among_ten.verdict == "neither"
+    more = _hops("used").more[0]
+    assert more.value == 1.0 and 0 < more.low < 0.5 and more.n == 6
+
+
+def test_layers_that_a_lens_reads_by_chance_alone_are_called_readable_once_in_twenty() -> None:
+    """A lead of chance, in 12 layers: by intervals of each layer some layer is above 0 in one of five."""
+    found, each = [], []
+    for seed in range(100):
+        leads = torch.randn(20, 12, generator=torch.Generator().manual_seed(seed))
+        nothing = dict.fromkeys(range(12), share(torch.zeros(20, dtype=torch.bool)))
+        apart = dict(enumerate(shares_apart(torch.zeros(20, 12) > 0, torch.zeros(20, 12) > 0)))
+        read = dict(enumerate(means_at_once(leads, seed=seed)))
+        found.append(Bridges(read, nothing, nothing, apart, nothing[0]).verdict == "readable, not used")
+        each.append(any(means_at_once(column[:, None], seed=seed)[0].low > 0 for column in leads.T))
+    assert sum(each) > 0.15 * 100 and sum(found) <= 0.08 * 100
 
 
 def test_a_bridge_that_comes_too_late_is_rescued_by_patching_it_back_and_not_by_another_prompts_state() -> None:
@@ -230,6 +259,9 @@ def test_a_bridge_that_comes_too_late_is_rescued_by_patching_it_back_and_not_by_
     found = back_patch(hop_model("late"), prompts, [*X, *X], answers)
     assert found.failed.value == 1.0 and (found.source, found.target) == (1, 0)
     assert found.rescued.value == 1.0 == found.any_pair.value and found.other.value == 0.0
+    assert found.more.value == 1.0 and found.more.low > 0
+    with pytest.raises(InvalidArgument, match="1 of the prompts are there more than once"):
+        back_patch(hop_model("late"), [*prompts[:3], prompts[0]], [*X[:3], X[0]], [*answers[:3], answers[0]])
     with pytest.raises(InvalidArgument, match="nothing to rescue"):
         back_patch(hop_model("used"), prompts, [*X, *X], answers)
 

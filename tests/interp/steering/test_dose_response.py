@@ -284,6 +284,20 @@ def test_naming_variety_and_perplexity_are_the_means_of_all_continuations_not_of
     assert made.perplexity_over(other).value == pytest.approx(math.exp(24 / 12 - 12 / 24))
 
 
+def test_naming_beyond_a_control_is_compared_prompt_by_prompt() -> None:
+    """Ten of 20 prompts and four of these ten: intervals of each alone overlap."""
+    prompts = tuple(f"prompt {i // 2}" for i in range(40))
+    at = torch.arange(40) // 2
+    blank = Samples(1.0, prompts, ("",) * 40, at < 10, torch.ones(40), torch.ones(40).int(), torch.ones(40))
+    inside, other = replace(blank, named=at < 4), replace(blank, named=(at >= 6) & (at < 16))
+    found = blank.naming_beyond(inside)
+    assert (found.value, found.n) == (pytest.approx(0.3), 20) and blank.naming.low < inside.naming.high
+    assert found.low > 0 and not blank.naming_beyond(other).low > 0
+    assert other.naming.value == blank.naming.value and blank.naming_beyond(other).value == 0.0
+    with pytest.raises(InvalidArgument, match="not of the same prompts"):
+        blank.naming_beyond(replace(blank, prompts=prompts[::-1]))
+
+
 def test_a_response_shows_itself_in_a_line_and_as_a_table(response: DoseResponse) -> None:
     assert repr(response) == "DoseResponse('the letter z' at doses 0, 200)"
     table = response.to_pandas()

@@ -14,7 +14,7 @@ from interp.features.search.concept import split_by_group
 from interp.features.search.group import Group
 from interp.features.search.ranking import Entries, Ranking, pool_entries
 from interp.features.search.rows import Rows
-from interp.features.search.score import Evaluation
+from interp.features.search.score import Evaluation, compare_all_scores, compare_scores
 from interp.sae import TopK
 from probes import best_threshold, detection
 
@@ -176,6 +176,15 @@ def test_the_planted_latent_is_found_with_its_controls(gpt2: Model, letters: Top
         and "searches with exchanged labels: p = 0.0" in str(found)
         and "logistic probe" in str(found)
     )
+
+
+def test_what_a_search_says_of_its_best_baseline_holds_for_all_of_them_at_once(gpt2: Model, letters: TopK) -> None:
+    texts, labels, _ = sentences()
+    concept = Concept("nothing", texts, [labels[i] ^ (i % 7 == 0) for i in range(len(labels))])
+    found = search(letters, gpt2, concept, permutations=5)
+    assert [*found.against.values()] == [*compare_all_scores(found.baselines, found.best)]
+    alone = [compare_scores(one, found.best) for one in found.baselines]
+    assert all(e.low < one.low for e, one in zip(found.against.values(), alone, strict=True) if one.low < one.value)
 
 
 def test_the_halves_change_with_the_seed_and_the_finding_does_not(gpt2: Model, letters: TopK) -> None:
