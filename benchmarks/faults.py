@@ -252,6 +252,57 @@ REMEMBERED: Final = (
         "    if is_dataclass",
         ("test_a_tensor_inside_what_is_digested_counts_with_every_number",),
     ),
+    Fault(
+        "A thing kept that bears the fingerprint the model was loaded with, not that of the weights that made it",
+        "hooks/capture.py",
+        "made_of = fingerprint_now(model.hf), ",
+        "made_of = model.fingerprint, ",
+        ("test_what_is_made_bears_the_fingerprint_of_the_weights_that_made_it",),
+    ),
+    Fault(
+        "A thing kept that bears the fingerprint the model was loaded with, not that of the weights that made it",
+        "interp/memory/editing/covariance.py",
+        "(fingerprint(model.hf), model.running.changed_by)",
+        "(model.fingerprint, model.running.changed_by)",
+        ("test_what_is_made_bears_the_fingerprint_of_the_weights_that_made_it",),
+    ),
+    Fault(
+        "A thing kept that bears the fingerprint the model was loaded with, not that of the weights that made it",
+        "interp/sae/data/source.py",
+        "tuple(sites), model.name, fingerprint(model.hf))",
+        "tuple(sites), model.name, model.fingerprint)",
+        ("test_what_is_made_bears_the_fingerprint_of_the_weights_that_made_it",),
+    ),
+    Fault(
+        "A thing kept that bears the fingerprint the model was loaded with, not that of the weights that made it",
+        "hooks/fingerprint.py",
+        "known[0] == count_writes(hf) else",
+        "known[0] is not None else",
+        (
+            "test_a_weight_written_to_is_seen_without_reading_the_others_again",
+            "test_what_is_made_bears_the_fingerprint_of_the_weights_that_made_it",
+        ),
+    ),
+    Fault(
+        "A thing kept that bears the fingerprint the model was loaded with, not that of the weights that made it",
+        "interp/lenses/tuned.py",
+        'about.get("weights", about["fingerprint"])',
+        "model.fingerprint",
+        ("test_a_lens_of_edited_weights_is_read_under_the_edit_and_refused_without_it",),
+    ),
+    Fault(
+        "A thing made while a block changed the model that does not say so",
+        "hooks/running.py",
+        "held = {} if self.resting else self.active",
+        "held = {}",
+    ),
+    Fault(
+        "A thing made while a block changed the model that does not say so",
+        "interp/lenses/jacobian.py",
+        '        check_own("lens", self.changed_by)\n',
+        "",
+        ("test_what_was_made_inside_a_block_is_not_saved_as_the_models_own",),
+    ),
 )
 
 FILES: Final = (

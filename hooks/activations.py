@@ -26,6 +26,7 @@ class ActivationsHeader(TypedDict):
     texts: list[str] | None
     prompt_pos: int | None
     fingerprint: str | None
+    changed_by: NotRequired[list[str]]
     layers: NotRequired[dict[str, int]]
     blocks: NotRequired[dict[str, str]]
     grids: NotRequired[dict[str, Any]]
@@ -43,9 +44,10 @@ class Activations:
     Attributes:
         values: the tensor of each site, [batch pos *d]; attention patterns are [batch head pos pos].
         tokens: the tokens they were computed from.
-        fingerprint: of the model that computed them.
+        fingerprint: of the weights that computed them, as they were then.
         names: what else that model's sites are called, so that `acts[resid_post[-1]]` and `acts["model.layers.6"]` are
             understood.
+        changed_by: what changed the pass besides the weights: the interventions of open blocks, edits next to weights.
 
     Examples:
         ```python
@@ -58,10 +60,11 @@ class Activations:
     tokens: Tokens
     fingerprint: str | None = None
     names: SiteNames = SiteNames()  # noqa: RUF009
+    changed_by: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{site}: {list(value.shape)}" for site, value in self.values.items())
-        return f"Activations({shapes})"
+        return f"Activations({shapes}{''.join(f'; {one}' for one in self.changed_by)})"
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -120,6 +123,7 @@ class Activations:
             "texts": tokens.texts,
             "prompt_pos": tokens.prompt_pos,
             "fingerprint": self.fingerprint,
+            "changed_by": self.changed_by,
             "layers": self.names.layers,
             "blocks": self.names.blocks,
             "grids": grids,
@@ -161,7 +165,7 @@ class Activations:
         named = {name.removeprefix("site:"): value for name, value in tensors.items() if name.startswith("site:")}
         values = {Site.parse(name): value for name, value in named.items()}
         names = SiteNames(about.get("layers", {}), about.get("blocks", {}))
-        return Activations(values, tokens, about["fingerprint"], names)
+        return Activations(values, tokens, about["fingerprint"], names, tuple(about.get("changed_by", ())))
 
 
 def _images(tensors: Mapping[str, Tensor], scaling: Mapping[str, Any] | None) -> Images | None:

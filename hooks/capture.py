@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -12,6 +13,7 @@ from hooks.activations import Activations
 from hooks.attention import check_kernels, eager_attention, needs_eager
 from hooks.encoding import join, pad, strip_padding
 from hooks.errors import InvalidArgument, WrongState
+from hooks.fingerprint import fingerprint_now
 from hooks.forward import forward
 from hooks.images import is_picture
 from hooks.model import resolve_sites
@@ -73,6 +75,7 @@ def _passes(
     if len(tokens) <= batch_size:
         return _one_pass(model, tokens, wanted)
     values: dict[Site, Tensor] = {}
+    part: Activations | None = None
     for start in progress_bar(range(0, len(tokens), batch_size), "capture", unit="batch", progress=progress):
         batch = tokens[start : start + batch_size]
         part = _one_pass(model, batch, wanted)
@@ -82,7 +85,8 @@ def _passes(
                 values[site] = _room(site, value, own, tokens)
             keys = tokens if site.name == "cross_pattern" else own
             _put(values[site], value, site, start, (_shift(own, batch, start), _shift(keys, batch, start)))
-    return Activations(values, tokens, model.fingerprint, model.site_names)
+    assert part is not None
+    return replace(part, values=values, tokens=tokens)
 
 
 def stream(
@@ -131,6 +135,7 @@ def _one_pass(model: AnyModel, tokens: Tokens, sites: Sequence[Site]) -> Activat
             raise _Enough
 
     taps = {site: model.tap(site) for site in sites}
+    made_of = fingerprint_now(model.hf), model.site_names, model.running.changed_by
     check_kernels(model.hf, taps.values())
     shown = eager_attention(model.hf) if needs_eager(taps.values()) else nullcontext()
     with model.running.reading(tokens), shown, Temporary() as changes:
@@ -142,7 +147,7 @@ def _one_pass(model: AnyModel, tokens: Tokens, sites: Sequence[Site]) -> Activat
     if missed:
         raise WrongState(f"the forward pass of {model.name} did not reach {', '.join(missed)}")
     values = {site: _alone(got[site], tokens) for site in sites}
-    return Activations(values, tokens, model.fingerprint, model.site_names)
+    return Activations(values, tokens, *made_of)
 
 
 def _alone(value: Tensor, tokens: Tokens) -> Tensor:

@@ -5,6 +5,7 @@ from itertools import combinations
 from math import prod
 
 from hooks.errors import InvalidArgument, InvalidType
+from hooks.fingerprint import is_of
 from hooks.interventions import Intervention
 from hooks.network import AnyModel
 from hooks.passes import Pass
@@ -31,7 +32,7 @@ def check_fits(model: AnyModel, site: Site, chain: Sequence[Intervention]) -> No
         if not isinstance(one, Intervention):
             raise InvalidType(f"expected an intervention such as add(direction) at {site}, got {one!r}")
         _check_value(site, one, tap.shape)
-        if one.fingerprint is not None and one.fingerprint != model.fingerprint:
+        if not is_of(model, one.fingerprint):
             raise InvalidArgument(
                 f"{one} at {site} uses a direction found in another model than {model.name}: "
                 "if that is meant, pass its vector, `direction.vector`"

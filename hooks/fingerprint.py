@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 from xxhash import xxh3_128
 
 from hooks.huggingface import HFModel
@@ -19,6 +20,20 @@ _NOT_THE_MODEL = frozenset(
 )
 """Settings that say where a model came from or how it is called, not what it computes."""
 _BLOCK = 1 << 20
+_READ: "WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], str]]" = WeakKeyDictionary()
+"""The fingerprint read last of each model, and what torch had counted by then."""
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A model of any kind, as far as its fingerprint goes."""
+
+    fingerprint: str
+
+    @property
+    def hf(self) -> HFModel:
+        """The module that computes."""
+        ...
 
 
 def fingerprint(hf: HFModel) -> str:
@@ -36,6 +51,7 @@ def fingerprint(hf: HFModel) -> str:
         fingerprint(model.hf) == model.fingerprint
         ```
     """
+    counted = count_writes(hf)
     config: Any = getattr(hf, "config", None)
     said = config.to_dict() if hasattr(config, "to_dict") else {"module": repr(hf)}
     config = {key: value for key, value in said.items() if key not in _NOT_THE_MODEL}
@@ -43,7 +59,60 @@ def fingerprint(hf: HFModel) -> str:
     sums = {name: _checksum(weight) for name, weight in weights_of(hf) if _real(weight) and not _zero(weight)}
     for name, checksum in sorted(sums.items()):  # a bias of zeros is no bias: libraries that wrap a model add some
         digest.update(f"{name}{checksum}".encode())
-    return digest.hexdigest()
+    found = digest.hexdigest()
+    if counted is not None:
+        _READ[hf] = counted, found
+    return found
+
+
+def fingerprint_now(hf: HFModel) -> str:
+    """Return the fingerprint of the weights as they are, read again only where torch counted a write to one of them.
+
+    A write through `.data` is not counted, and `fingerprint` alone sees it.
+
+    Cost: none while nothing was written to; else, and always of an offloaded model, that of `fingerprint`.
+
+    Examples:
+        ```python
+        fingerprint_now(model.hf) == model.fingerprint
+        ```
+    """
+    known = _READ.get(hf)
+    return known[1] if known is not None and known[0] == count_writes(hf) else fingerprint(hf)
+
+
+def is_of(model: Fingerprinted, made_with: str | None) -> bool:
+    """Return whether something was made with a model: with the weights it was loaded with, or with those it has now.
+
+    What belongs to no particular model (None) is of every model.
+
+    Cost: none for the weights it was loaded with; else that of `fingerprint`.
+
+    Examples:
+        ```python
+        is_of(model, sae.fingerprint)
+        ```
+    """
+    return made_with in (None, model.fingerprint) or made_with == fingerprint(model.hf)
+
+
+def count_writes(hf: HFModel) -> tuple[Any, ...] | None:
+    """Return what changes when torch writes to a weight, or an adapter is put on; None where torch does not count.
+
+    Examples:
+        >>> count_writes(linear := nn.Linear(3, 5)) == count_writes(linear)
+        True
+    """
+    held = [*hf.parameters(), *hf.buffers()]
+    if any(one.is_meta or one.is_inference() for one in held):
+        return None
+    adapters = (_adapters_of(part) for part in hf.modules() if hasattr(part, "active_adapters"))
+    return (*((one.data_ptr(), one._version) for one in held), *adapters)
+
+
+def _adapters_of(module: Any) -> str:
+    held = (getattr(module, name, None) for name in ("active_adapters", "disable_adapters", "merged", "scaling"))
+    return repr([*held])
 
 
 def _checksum(weight: Shaped[Tensor, "..."]) -> str:

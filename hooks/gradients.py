@@ -12,6 +12,7 @@ from torch import Tensor
 from hooks.activations import Activations
 from hooks.capture import Sites
 from hooks.errors import InvalidArgument, WrongState
+from hooks.fingerprint import fingerprint_now
 from hooks.model import Text, resolve_sites
 from hooks.network import AnyModel
 from hooks.site import Site
@@ -80,6 +81,7 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
         if model.tap(site).read_only:
             raise InvalidArgument(f"{site} is derived from what flows to the logits, so it has no gradient of its own")
     tokens, got = model.tokens(text), dict[Site, Tensor]()
+    made_of = fingerprint_now(model.hf), model.site_names, model.running.changed_by
     with model.running.reading(tokens), torch.inference_mode(False), grad_mode(True), Temporary() as changes:
         for parameter in [parameter for parameter in model.hf.parameters() if parameter.requires_grad]:
             changes.make(partial(parameter.requires_grad_, False), partial(parameter.requires_grad_, True))
@@ -91,7 +93,7 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
     _check_finite(wanted, slopes)
     a = {site: got[site].detach() for site in wanted}
     slope = dict(zip(wanted, slopes, strict=True))
-    activations = Activations(a, tokens, model.fingerprint, model.site_names)
+    activations = Activations(a, tokens, *made_of)
     return Gradients(m.detach(), activations, replace(activations, values=slope))
 
 

@@ -108,6 +108,13 @@ class PassTracker:
         return found
 
     @property
+    def changed_by(self) -> tuple[str, ...]:
+        """What besides the weights makes this thread's passes what they are: interventions, edits next to weights."""
+        held = {} if self.resting else self.active
+        edits = (f"an edit by {method}" for method in _ATTACHED.get(self._hf, ()))
+        return (*(f"{one} at {site}" for site, chain in held.items() for one in chain), *edits)
+
+    @property
     def resting(self) -> bool:
         """Whether this thread's open blocks change nothing."""
         return self._here.resting

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hooks.capture import Sites
 from hooks.errors import WrongModel, WrongState
-from hooks.fingerprint import fingerprint
+from hooks.fingerprint import count_writes, fingerprint
 from hooks.network import AnyModel
 from hooks.position import Position, everywhere
 from hooks.progress import ProgressBar, progress_bar
@@ -234,7 +234,7 @@ def _write_part(
     task: Job, settings: Settings, same_as: Same, done: dict[str, Shard], here: Process, bar: ProgressBar
 ) -> int:
     """Write this process's missing shards; return how many it has. The finished ones are compared with the data."""
-    seen, begun = 0, _versions(task.model)
+    seen, begun = 0, count_writes(task.model.hf)
     with Sealer() as sealer:
         for block in document_blocks(task.data, task.documents_per_shard, here, task.model):
             seen += 1
@@ -242,15 +242,10 @@ def _write_part(
                 _check_same(task, block, done[block.name])
             else:
                 written = _write(task, block, settings, same_as, bar)
-                if _versions(task.model) != begun:
+                if begun is None or count_writes(task.model.hf) != begun:
                     _check_weights(task, settings, written[0].drop)
                 sealer.seal(*written)
     return seen
-
-
-def _versions(model: AnyModel) -> list[tuple[int, int]]:
-    """What changes when torch changes a weight, all but writes through `.data`, which the check at the end sees."""
-    return [(parameter.data_ptr(), parameter._version) for parameter in model.hf.parameters()]
 
 
 def _check_weights(task: Job, settings: Settings, give_up: Callable[[BaseException], None]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, NotRequired, final
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class AtlasHeader(TypedDict):
     labels: list[str] | None
     site: str | None
     fingerprint: str | None
+    changed_by: NotRequired[list[str]]
     side: int
     least: int
 
@@ -107,6 +108,7 @@ class Atlas:
             "labels": None if one.labels is None else [*one.labels],
             "site": None if space.site is None else str(space.site),
             "fingerprint": space.fingerprint,
+            "changed_by": space.changed_by,
             "side": self.cells.side,
             "least": self.least,
         }
@@ -131,7 +133,8 @@ class Atlas:
 
 def _atlas_of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Atlas:
     site = None if about["site"] is None else Site.parse(about["site"])
-    space = Space(tensors["rows"], tuple(about["names"]), site=site, fingerprint=about["fingerprint"])
+    made_of = about["fingerprint"], tuple(about.get("changed_by", ()))
+    space = Space(tensors["rows"], tuple(about["names"]), "cosine", site, *made_of)
     labels = None if about["labels"] is None else tuple(about["labels"])
     sample = Sample(space, tensors["item"], tensors["place"], labels)
     graph = NeighbourGraph(tensors["neighbours"], tensors["distances"])

@@ -11,6 +11,7 @@ from torch import Tensor
 from hooks import Images, Network
 from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
+from hooks.fingerprint import is_of
 from hooks.grid import Grid
 from hooks.progress import progress_bar
 from hooks.summary import summarise
@@ -84,7 +85,7 @@ def draw_icons(
         ```
     """
     space, site = atlas.sample.space, atlas.sample.space.site
-    if site is None or (space.fingerprint not in (None, model.fingerprint)):
+    if site is None or not is_of(model, space.fingerprint):
         raise InvalidArgument(f"the atlas is of another model or of no site ({site}): give the model it was made of")
     m = atlas.means - space.mean
     v = F.normalize(_whiten(space, m) if whiten else m, dim=-1)

@@ -95,7 +95,7 @@ def sample_activations(
         ```
     """
     check_one_width([model.tap(site).site])
-    rows, items, places, names, begun = [], [], [], list[str](), 0
+    rows, items, places, names, begun, made_of = [], [], [], list[str](), 0, (None, ())
     for acts in stream(model, data, site, batch_size=batch_size, progress=progress):
         value = acts[site].flatten(2)
         tokens = acts.tokens.places(value.shape[1], site)
@@ -105,13 +105,13 @@ def sample_activations(
         items.append(numbers[which])
         places.append(where)
         names += _names(model, tokens, which, where, numbers[which], labels)
-        begun = int(numbers[-1]) + 1
+        begun, made_of = int(numbers[-1]) + 1, (acts.fingerprint, acts.changed_by)
     if not names:
         raise InvalidArgument(f"{at} selects no place of any item")
     if labels is not None and len(labels) != begun:
         raise InvalidArgument(f"{len(labels)} labels were given for {begun} items: one for each")
     item = torch.cat(items)
-    space = Space(torch.cat(rows), tuple(names), site=site, fingerprint=model.fingerprint)
+    space = Space(torch.cat(rows), tuple(names), "cosine", site, *made_of)
     named = None if labels is None else tuple([str(labels[i]) for i in item.tolist()])
     return Sample(space, item, torch.cat(places), named)
 

@@ -14,6 +14,7 @@ from hooks import Model, Position, Site, capture
 from hooks.border import Count
 from hooks.capture import Data
 from hooks.errors import InvalidArgument, NotFinite, OutOfRange, UnknownName, nearest
+from hooks.fingerprint import fingerprint_now
 from hooks.network import AnyModel
 from hooks.pieces import piece
 from hooks.position import everywhere
@@ -38,7 +39,8 @@ class Space:
         names: of the items.
         metric: how near two rows are.
         site: where the rows were taken, if they were captured.
-        fingerprint: of the model they were captured from.
+        fingerprint: of the weights they were computed with, as they were then.
+        changed_by: what changed the passes besides the weights.
 
     Examples:
         >>> space = Space(torch.eye(3), ("a", "b", "c"))
@@ -51,6 +53,7 @@ class Space:
     metric: Metric = "cosine"
     site: Site | None = None
     fingerprint: str | None = None
+    changed_by: tuple[str, ...] = ()
 
     __repr__ = summarise
 
@@ -170,7 +173,7 @@ def space_at(
         raise InvalidArgument(f"{at} selects nothing in item {int((counts == 0).nonzero()[0])}: leave it out")
     rows = torch.einsum("bp,bpd->bd", chosen, value) / counts[:, None]
     named = tuple(map(str, range(len(rows)))) if names is None else tuple(names)
-    return Space(rows, named, metric, site, model.fingerprint)
+    return Space(rows, named, metric, site, acts.fingerprint, acts.changed_by)
 
 
 def token_space(model: Model, *, metric: Metric = "cosine") -> Space:
@@ -193,4 +196,4 @@ def token_space(model: Model, *, metric: Metric = "cosine") -> Space:
         )
     rows = weight_of(table).detach().float()
     names = tuple(piece(tokenizer, i) for i in range(min(len(rows), len(tokenizer))))
-    return Space(rows[: len(names)], names, metric, Site("embed"), model.fingerprint)
+    return Space(rows[: len(names)], names, metric, Site("embed"), fingerprint_now(model.hf))

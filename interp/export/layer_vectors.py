@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hooks import Direction, Model, intervene
 from hooks.errors import InvalidArgument, WrongModel
+from hooks.fingerprint import is_of
 from hooks.interventions import add
 from hooks.position import everywhere, special
 from hooks.site import resid_post
@@ -44,7 +45,7 @@ def vectors_of(model: Model, recipes: Sequence[Recipe]) -> dict[int, Float[Tenso
 
 def _layer(model: Model, recipe: Recipe) -> int:
     direction = recipe.direction
-    if direction.fingerprint not in (None, model.fingerprint):
+    if not is_of(model, direction.fingerprint):
         raise WrongModel(f"{direction} was found in another model than {model.name}: export it with its own")
     if recipe.way != "add" or recipe.condition is not None or recipe.at != "everywhere":
         condition = " on a condition" if recipe.condition is not None else ""

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from hooks import Activations, Model, Site, stream
 from hooks.errors import InvalidArgument, WrongModel
+from hooks.fingerprint import is_of
 from interp.sae import SAE
 
 
@@ -43,7 +44,7 @@ def find_sites(sae: SAE, model: Model) -> tuple[Site, ...]:
     """
     if sae.site is None:
         raise InvalidArgument("this autoencoder does not know its site: set sae.site, for example to resid_post[4]")
-    if sae.fingerprint is not None and sae.fingerprint != model.fingerprint:
+    if not is_of(model, sae.fingerprint):
         raise WrongModel(
             f"this autoencoder was trained on {sae.model_name or 'another model'} ({sae.fingerprint}), not on "
             f"{model.name} ({model.fingerprint}): load that model (in Python, set "

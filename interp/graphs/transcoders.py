@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks import Model, Site
 from hooks.errors import InvalidArgument, MissingFile, WrongModel
+from hooks.fingerprint import is_of
 from hooks.site import mlp_act, mlp_in, mlp_out, resid_mid
 from hooks.summary import summarise
 from hooks.weights import bias_of, matrix_of
@@ -128,7 +129,7 @@ def _one_layer(model: Model, sae: SAE) -> LayerTranscoder:
 
 
 def _check_weights(model: Model, sae: SAE) -> None:
-    if sae.fingerprint is not None and sae.fingerprint != model.fingerprint:
+    if not is_of(model, sae.fingerprint):
         raise WrongModel(f"this {type(sae).__name__} was trained on other weights than {model.name} has: load those")
 
 

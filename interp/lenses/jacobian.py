@@ -13,9 +13,11 @@ from hooks import Model, Tokens
 from hooks.border import Count, Natural
 from hooks.disk import checksum, read_foreign, read_pickled, write_file
 from hooks.errors import DamagedFile, InvalidArgument
+from hooks.fingerprint import fingerprint
 from hooks.progress import progress_bar
 from hooks.resume import hold
 from hooks.site import resid_post
+from interp.common.made_of import check_made_with, check_own
 from interp.lenses.lens import Lens
 
 
@@ -25,6 +27,8 @@ class JacobianLens(Lens):
     Attributes:
         J: for each layer it reads but the last, the mean Jacobian of the last stream.
         n_prompts: over how many texts.
+        fingerprint: of the weights it was fitted on, as they were then.
+        changed_by: what changed the passes it was fitted on besides the weights.
 
     Examples:
         ```python
@@ -35,6 +39,7 @@ class JacobianLens(Lens):
 
     def __init__(self, model: Model, J: Mapping[int, Float[Tensor, "d_model d_model"]], n_prompts: int) -> None:
         super().__init__(model)
+        self.fingerprint, self.changed_by = fingerprint(model.hf), model.running.changed_by
         for layer, matrix in J.items():
             if not 0 <= layer < model.n_layers - 1 or matrix.shape != (model.d_model, model.d_model):
                 raise InvalidArgument(
@@ -58,7 +63,9 @@ class JacobianLens(Lens):
 
         Raises:
             InvalidArgument: a matrix that float16 cannot hold.
+            WrongState: it was fitted while something besides the weights changed what the model computes.
         """
+        check_own("lens", self.changed_by)
         for layer, matrix in self.J.items():
             most, end = float(matrix.abs().max()), torch.finfo(torch.float16).max
             if not most <= end:
@@ -68,7 +75,7 @@ class JacobianLens(Lens):
                 )
         kept = {layer: matrix.to("cpu", torch.float16) for layer, matrix in self.J.items()}
         sums = checksum(*(part for layer, matrix in kept.items() for part in (str(layer), matrix)), str(self.n_prompts))
-        about = {"fingerprint": self.model.fingerprint, "checksum": sums}
+        about = {"fingerprint": self.fingerprint, "checksum": sums}
         whole = {"J": kept, "n_prompts": self.n_prompts, "source_layers": [*kept], "d_model": self.model.d_model}
         with write_file(path) as partial:
             torch.save({**whole, "metadata": about}, partial)
@@ -80,8 +87,8 @@ class JacobianLens(Lens):
         A published file does not say which weights it was fitted on, only their width and number of layers.
 
         Raises:
-            InvalidArgument: the file holds no Jacobian lens, one of another model, or one of effects on another layer
-                than the last.
+            InvalidArgument: the file holds no Jacobian lens, or one of effects on another layer than the last.
+            WrongModel: it was fitted on another model, or on other weights than the model has now.
         """
         held = read_pickled(path, "expected a Jacobian lens, published or saved")
         J, n = read_foreign(path, CURE, lambda: _matrices(held)) if isinstance(held, dict) else ({}, 0)
@@ -89,10 +96,7 @@ class JacobianLens(Lens):
             raise DamagedFile(f"{path} holds no Jacobian lens: expected matrices under 'J', as in the published files")
         about = read_foreign(path, CURE, lambda: {**held, **(held.get("metadata") or {})})
         _check(path, about, J, n)
-        if about.get("fingerprint", model.fingerprint) != model.fingerprint:
-            raise InvalidArgument(
-                f"the lens in {path} was fitted on other weights than {model.name}: fit one on this model"
-            )
+        check_made_with("lens", path, model, about.get("fingerprint"))
         end = about.get("target_layer", model.n_layers - 1)
         if end != model.n_layers - 1:
             raise InvalidArgument(

@@ -9,9 +9,11 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks import Model
-from hooks.errors import InvalidArgument, WrongModel
+from hooks.errors import InvalidArgument
+from hooks.fingerprint import fingerprint
 from hooks.json_file import Kind, parse_contents
 from hooks.tensor_file import read_tensors, write_tensors
+from interp.common.made_of import check_made_with, check_own
 from interp.lenses.lens import Lens
 
 
@@ -37,6 +39,8 @@ class TunedLens(Lens):
     Attributes:
         A: a matrix for every layer but the last.
         b: a bias for each.
+        fingerprint: of the weights it was made for, as they were then.
+        changed_by: what changed the passes it was made of besides the weights.
 
     Examples:
         ```python
@@ -49,6 +53,7 @@ class TunedLens(Lens):
         self, model: Model, A: Float[Tensor, "layer d_model d_model"], b: Float[Tensor, "layer d_model"]
     ) -> None:
         super().__init__(model)
+        self.fingerprint, self.changed_by = fingerprint(model.hf), model.running.changed_by
         wanted = (model.n_layers - 1, model.d_model)
         if A.shape[:2] != wanted or b.shape != wanted:
             raise InvalidArgument(
@@ -70,8 +75,13 @@ class TunedLens(Lens):
         return h + h @ self.A[layer].mT + self.b[layer]
 
     def save(self, path: str | Path) -> None:
-        """Write the lens to one safetensors file."""
-        write_lens(path, {"A": self.A, "b": self.b}, {"fingerprint": self.model.fingerprint})
+        """Write the lens to one safetensors file.
+
+        Raises:
+            WrongState: it was tuned while something besides the weights changed what the model computes.
+        """
+        check_own("lens", self.changed_by)
+        write_lens(path, {"A": self.A, "b": self.b}, {"fingerprint": self.fingerprint})
 
     @staticmethod
     def load(path: str | Path, model: Model) -> "TunedLens":
@@ -80,7 +90,7 @@ class TunedLens(Lens):
         Raises:
             MissingFile: there is no such file.
             DamagedFile: it is torn, changed, or holds no tuned lens.
-            WrongModel: it was tuned on another model.
+            WrongModel: it was tuned on another model, or on other weights than the model has now.
             InvalidArgument: it is still being tuned.
         """
         tensors, about = read_lens(path)
@@ -89,8 +99,7 @@ class TunedLens(Lens):
             raise InvalidArgument(
                 f"the lens in {path} was tuned for {done} of {steps} steps: call tune again with this checkpoint"
             )
-        if about["fingerprint"] != model.fingerprint:
-            raise WrongModel(f"the lens in {path} was tuned on another model than {model.name}: tune one on this model")
+        check_made_with("lens", path, model, about.get("weights", about["fingerprint"]))
         held = (parse_contents(path, KIND, lambda name=name: tensors[name]) for name in ("A", "b"))
         return parse_contents(
             path, KIND, lambda: TunedLens(model, *(one.to(model.device, model.dtype) for one in held))

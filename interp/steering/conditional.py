@@ -12,6 +12,7 @@ from torch import Tensor
 from hooks import Direction, Intervention, Model, Position, Site
 from hooks.border import Finite, Natural
 from hooks.errors import InvalidArgument
+from hooks.fingerprint import is_of
 from hooks.interventions import Rows
 from hooks.network import AnyModel
 from hooks.position import everywhere, prompt, special
@@ -75,7 +76,7 @@ class Conditional:
             raise InvalidArgument(
                 f"the condition is read at {read}, after {acts} where it is to act: read it at that site or before"
             )
-        if self.condition.fingerprint not in (None, model.fingerprint):
+        if not is_of(model, self.condition.fingerprint):
             raise InvalidArgument(
                 f"the condition was found in another model than {model.name}: find it again in this one"
             )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks import Direction, Intervention, Model, intervene
 from hooks.errors import InvalidArgument
+from hooks.fingerprint import is_of
 from hooks.interventions import Rows
 from hooks.position import everywhere
 from hooks.progress import progress_bar
@@ -72,7 +73,7 @@ def measure_effects(
     ways = [(add_direction(direction), dose) for direction, dose in doses]
     for way, dose in ways:
         way.dose(dose)  # refuses one that is not finite
-    foreign = next((one.fingerprint for one, _ in doses if one.fingerprint not in (None, model.fingerprint)), None)
+    foreign = next((one.fingerprint for one, _ in doses if not is_of(model, one.fingerprint)), None)
     plain = sample(model, prompts, names, sampling=sampling, progress=progress)
     repeated = sampling.each(prompts)
     given = repeated * len(doses)

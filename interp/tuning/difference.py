@@ -16,6 +16,7 @@ from hooks import Direction, Model, Site, capture
 from hooks.border import Count, Natural
 from hooks.direction import wide
 from hooks.errors import InvalidArgument, UnknownName
+from hooks.fingerprint import fingerprint
 from hooks.position import everywhere
 from hooks.progress import progress_bar
 from hooks.site import resid_post
@@ -196,7 +197,7 @@ def measure_difference(
         context=torch.stack(context),
         context_share=torch.tensor(shares),
         n=n,
-        fingerprints=(pair.base.fingerprint, pair.tuned.fingerprint),
+        fingerprints=(fingerprint(pair.base.hf), fingerprint(pair.tuned.hf)),
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from hooks import Direction, Model, Site
 from hooks.border import Count
 from hooks.errors import UnknownName, nearest
+from hooks.fingerprint import fingerprint
 from hooks.pieces import piece
 from hooks.progress import progress_bar
 from hooks.site import mlp_act, resid_post, z
@@ -115,7 +116,7 @@ def measure_weight_difference(pair: ModelPair, *, k: Count = 4, progress: bool =
         for kind, site in (("attention", z[layer]), ("mlp", mlp_act[layer])):
             if _has(pair.base, site):
                 changes.append(_change(pair, f"{kind}.{layer}", layer, site, k))
-    return WeightDifference(tuple(changes), pair.base.fingerprint)
+    return WeightDifference(tuple(changes), fingerprint(pair.base.hf))
 
 
 def _has(model: Model, site: Site) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hooks import Model, Site
 from hooks.errors import InvalidArgument, UnknownName, WrongModel, nearest
+from hooks.fingerprint import is_of
 from interp.sae import SAE, fold_normalisation
 
 Dictionaries: TypeAlias = Mapping[Site, SAE]
@@ -70,7 +71,7 @@ def _site(model: Model, sae: SAE) -> Site:
             f"this {name} reads {sae.site}, and nodes are in the stream or are added to it: give autoencoders of "
             f"{', '.join(WRITES)}, at layers that {model.name} has"
         )
-    if sae.fingerprint is not None and sae.fingerprint != model.fingerprint:
+    if not is_of(model, sae.fingerprint):
         raise WrongModel(f"this {name} was trained on other weights than {model.name} has: load those")
     return sae.site
 

@@ -24,6 +24,7 @@ from hooks.site import mlp_act
 from hooks.summary import summarise
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.common.digests import digest_of_data
+from interp.common.made_of import check_own
 from interp.memory.editing.edit import list_applied
 
 SHRINKAGES = (0.0, *(10 ** (quarter / 4) for quarter in range(-24, 1)))
@@ -51,9 +52,10 @@ class Covariance:
         shrinkage: the λ of (1 − λ) C + λ (tr C / d) I under which held-out keys are likeliest.
         layer: whose keys.
         n_tokens: how many.
-        fingerprint: of the model.
+        fingerprint: of the weights whose keys they are, as they were then.
         error: the standard error of C, ‖Ĉ − C‖/‖C‖ as estimated from the held-out part; it halves with four times the
             text.
+        changed_by: what changed the passes besides the weights.
     """
 
     matrix: Float[Tensor, "d_mlp d_mlp"]
@@ -62,6 +64,7 @@ class Covariance:
     n_tokens: int
     fingerprint: str
     error: float = nan
+    changed_by: tuple[str, ...] = ()
 
     __repr__ = summarise
 
@@ -91,7 +94,12 @@ class Covariance:
         return (k.double().cpu() @ vectors / held) @ vectors.T
 
     def save(self, file: Path) -> None:
-        """Write to a safetensors file."""
+        """Write to a safetensors file.
+
+        Raises:
+            WrongState: it was estimated while something besides the weights changed what the model computes.
+        """
+        check_own("covariance", self.changed_by)
         about = {
             "shrinkage": self.shrinkage, "layer": self.layer, "n_tokens": self.n_tokens, "error": self.error,
             "fingerprint": self.fingerprint,
@@ -222,7 +230,7 @@ def _key(model: Model, data: Data, layer: int) -> str:
 
 
 def _estimate(model: Model, data: Data, layers: Sequence[int], batch_size: int, progress: bool) -> list[Covariance]:
-    sites = [mlp_act[layer] for layer in layers]
+    sites, made_of = [mlp_act[layer] for layer in layers], (fingerprint(model.hf), model.running.changed_by)
     sums = torch.zeros(len(layers), 2, model.d_mlp, model.d_mlp, dtype=torch.float64)
     counts, n_texts, n_batches = [0, 0], 0, 0
     for acts in stream(model, data, sites, batch_size=batch_size, progress=progress):
@@ -250,7 +258,7 @@ def _estimate(model: Model, data: Data, layers: Sequence[int], batch_size: int, 
                 f"{site} of {model.name} holds NaN or infinity on these texts: its keys have no covariance"
             )
     return [
-        replace(pool_halves(sums[i, 0], sums[i, 1], counts), layer=layer, fingerprint=model.fingerprint)
+        replace(pool_halves(sums[i, 0], sums[i, 1], counts), layer=layer, fingerprint=made_of[0], changed_by=made_of[1])
         for i, layer in enumerate(layers)
     ]
 

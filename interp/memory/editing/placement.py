@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hooks import Model
 from hooks.errors import EditRefused, InvalidArgument, WrongModel
+from hooks.fingerprint import is_of
 from interp.common.completion import says
 from interp.memory.editing.contexts import generate_texts
 from interp.memory.editing.covariance import Covariance, covariances
@@ -116,7 +117,7 @@ def sort_covariances(
     if not several or len(set(held)) < len(held):
         raise InvalidArgument(f"covariances of layers {held} were given: give one for each layer to edit")
     for c in several:
-        if c.fingerprint != model.fingerprint:
+        if not is_of(model, c.fingerprint):
             raise WrongModel(
                 f"the covariance is of layer {c.layer} of model {c.fingerprint[:12]}, "
                 f"the edit is of {model.fingerprint[:12]}: call covariance(model, data, {c.layer})"

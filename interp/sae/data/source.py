@@ -59,11 +59,17 @@ class Source:
     texts: int | None = None
     read: Callable[[int], str] | None = None
     check_unchanged: Callable[[], None] | None = None
+    changed_by: Callable[[], tuple[str, ...]] = tuple
 
     __repr__ = summarise
 
     def __iter__(self) -> Iterator[Float[Tensor, "n *d"]]:
         return self.batches()
+
+    @property
+    def data(self) -> str:
+        """What the activations are of now: the data set, and what changes a pass besides the weights."""
+        return "; changed by ".join([self.dataset, *self.changed_by()])
 
     def begin(self, start: int) -> Iterator[Float[Tensor, "n *d"]]:
         """The batches of a pass from number `start` on."""
@@ -116,7 +122,7 @@ def activations_at(
         return (rows[0] if len(rows) == 1 else torch.cat(rows, dim=1) for _, rows in found)
 
     widths = tuple(math.prod(model.tap(site).shape) for site in sites)
-    about = (_describe(data), tuple(sites), model.name, model.fingerprint)
+    about = (_describe(data), tuple(sites), model.name, fingerprint(model.hf))
     return Source(
         lambda: every(0, 1),
         *about,
@@ -178,8 +184,9 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: Coun
 
     single = len(models) == 1
     name = models[0].name if single else " and ".join(model.name for model, _ in places)
-    prints = models[0].fingerprint if single else " ".join(model.fingerprint for model, _ in places)
-    about = (_describe(data), tuple(site for _, site in places), name, prints)
+    prints = {id(model): fingerprint(model.hf) for model in models}
+    made_of = prints[id(models[0])] if single else " ".join(prints[id(model)] for model, _ in places)
+    about = (_describe(data), tuple(site for _, site in places), name, made_of)
     return Source(lambda: every(0, 1), *about, every=every, **_name_data(models, data, batch_size))
 
 
@@ -328,7 +335,11 @@ def _name_data(models: Sequence[AnyModel], data: Data, batch_size: int, at: Posi
         stream_digest = StreamDigest(data)
         read = lambda n: stream_digest.of_first(n * batch_size)  # noqa: E731
     about = {"digest": digest, "batch_size": batch_size, "read": read, "texts": _n_texts(data)}
-    return about | {"check_unchanged": check_unchanged}
+
+    def changed_by() -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one for model in models for one in model.running.changed_by))
+
+    return about | {"check_unchanged": check_unchanged, "changed_by": changed_by}
 
 
 def _n_texts(data: Data) -> int | None:

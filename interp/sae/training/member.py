@@ -85,7 +85,7 @@ class Member:
                 )
         before = {name: getattr(sae, name) for name in BELONGINGS}
         sae.sites, sae.normalisation = self.sites or source.sites, normalisation
-        sae.model_name, sae.fingerprint, sae.dataset = source.model_name, source.fingerprint, source.dataset
+        sae.model_name, sae.fingerprint, sae.dataset = source.model_name, source.fingerprint, source.data
         return lambda: vars(sae).update(before)
 
     def rows(self, batch: Float[Tensor, "n *d"], source: Source) -> Float[Tensor, "n ..."]:

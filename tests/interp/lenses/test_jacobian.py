@@ -117,7 +117,7 @@ def test_layers_that_were_not_fitted_and_files_that_do_not_belong_are_refused(
     lens.save(tmp_path / "lens.pt")
     torch.save({"weights": 1}, tmp_path / "other.pt")
     for run, message in (
-        (lambda: JacobianLens.load(tmp_path / "lens.pt", llama), "was fitted on other weights"),
+        (lambda: JacobianLens.load(tmp_path / "lens.pt", llama), "was made with other weights"),
         (lambda: JacobianLens.load(tmp_path / "other.pt", gpt2), "holds no Jacobian lens"),
         (lambda: JacobianLens(gpt2, {5: torch.eye(32)}, 1), "for layers 0 to 1, got .* for layer 5"),
         (lambda: fit_jacobian(gpt2, ["fog"], skip=16), "'fog' has 4 tokens, and 18 are needed"),

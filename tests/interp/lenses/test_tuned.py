@@ -85,7 +85,7 @@ def test_a_lens_survives_its_file_and_is_refused_by_another_model(gpt2: Model, l
     lens.save(tmp_path / "lens")
     again = TunedLens.load(tmp_path / "lens", gpt2)
     assert torch.equal(again.A, lens.A) and torch.equal(again.b, lens.b)
-    with pytest.raises(ValueError, match="was tuned on another model"):
+    with pytest.raises(ValueError, match="was made with other weights"):
         TunedLens.load(tmp_path / "lens", llama)
     with pytest.raises(ValueError, match="has 2 layers of width 32, got A of"):
         TunedLens(gpt2, lens.A[:1], lens.b[:1])
