@@ -137,8 +137,8 @@ REMEMBERED: Final = (
     Fault(
         "What is kept as a model's own, made inside a block of interventions",
         "interp/sae/data/source.py",
-        'return about | {"check_unchanged": check_unchanged}',
-        'return about | {"check_unchanged": None}',
+        'return about | {"check_unchanged": check_unchanged, "changed_by"',
+        'return about | {"check_unchanged": None, "changed_by"',
         ("test_what_is_kept_as_a_models_own_is_refused_inside_a_block_and_leaves_no_file",),
     ),
     Fault(
