@@ -943,6 +943,16 @@ SEEN: Final = (
         '(least if self.p_value < 1.5 * self.least_p_value else "")',
         '""',
     ),
+    Fault(
+        "Numbers out of their range",
+        "probes/labels.py",
+        'f"sample_weight holds {float(weight[odd[0]]):g} for row {int(odd[0])}: give finite weights of 0 or more"',
+        '"sample_weight holds NaN, infinity or a number below 0: give weights of 0 or more"',
+        (
+            "test_an_error_about_a_number_out_of_its_range_names_the_number_that_was_given",
+            "test_what_is_refused_of_many_numbers_is_named_by_its_place_and_value",
+        ),
+    ),
 )
 
 COUNTS: Final = (
@@ -1165,6 +1175,13 @@ COUNTS: Final = (
         "hooks/site.py",
         'layer[0] if layer else "0"',
         '"0"',
+    ),
+    Fault(
+        "A first token that every word has",
+        "interp/memory/tracing/corruption.py",
+        " if not is_blank(model.tokenizer, int(ids[0, i]))]",
+        "]",
+        ("test_what_is_traced_is_the_first_token_of_the_answer_that_has_text",),
     ),
 )
 

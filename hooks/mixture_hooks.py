@@ -99,8 +99,12 @@ def check_experts(choice: Float[Tensor, "n choice"], n_experts: int) -> None:
     Examples:
         >>> check_experts(torch.tensor([[0.0, 3.0]]), 4)
     """
-    if not bool((choice == choice.round()).all()) or not bool((choice >= 0).all()):
-        raise InvalidArgument("expert_choice is the numbers of experts, counted from 0: write whole numbers")
+    odd = choice[(choice != choice.round()) | (choice < 0)]
+    if len(odd):
+        raise InvalidArgument(
+            f"expert_choice is the numbers of experts, counted from 0, and {float(odd[0]):g} was written: write whole "
+            "numbers"
+        )
     if n_experts and not bool((choice < n_experts).all()):
         raise InvalidArgument(f"there are {n_experts} experts, counted from 0, and {int(choice.max())} was written")
 

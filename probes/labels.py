@@ -97,8 +97,11 @@ def convert_weights(given: Any, n: int) -> Float[Tensor, "n"]:
         weight = weight.expand(n)
     if weight.shape != (n,):
         raise InvalidArgument(f"sample_weight has the shape {list(weight.shape)}, and there are {n} rows: give [{n}]")
-    if not bool((weight.isfinite() & (weight >= 0)).all()):
-        raise InvalidArgument("sample_weight holds NaN, infinity or a number below 0: give weights of 0 or more")
+    odd = (~(weight.isfinite() & (weight >= 0))).nonzero().flatten()
+    if len(odd):
+        raise InvalidArgument(
+            f"sample_weight holds {float(weight[odd[0]]):g} for row {int(odd[0])}: give finite weights of 0 or more"
+        )
     if not bool(weight.any()):
         raise InvalidArgument(f"all {n} weights of sample_weight are zero: at least one row must count")
     return weight

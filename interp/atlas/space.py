@@ -67,8 +67,10 @@ class Space:
             raise InvalidArgument(
                 f"a space has rows and a name for each, got rows of {list(self.rows.shape)} and {len(self.names)} names"
             )
-        if not bool(self.rows.isfinite().all()):
-            raise NotFinite("a row of the space holds NaN or infinity: leave it out, or load the model in float32")
+        odd = (~self.rows.isfinite()).nonzero()
+        if len(odd):
+            row, value = self.names[int(odd[0, 0])], float(self.rows[tuple(odd[0])])
+            raise NotFinite(f"the row {row!r} of the space holds {value:g}: leave it out, or load the model in float32")
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -123,11 +123,11 @@ def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) 
         )
 
 
-def place_of(model: str) -> str:
+def folder_or_id(model: str) -> str:
     """Where a model's files are, as transformers takes it.
 
     Examples:
-        >>> place_of("gpt2")
+        >>> folder_or_id("gpt2")
         'gpt2'
     """
     return str(files("interp.landmark") / "model") if model == "landmark" else model
@@ -148,7 +148,7 @@ def check_answers(model: str, first: bool = False, **answers: str) -> None:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place_of(model), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id(model), trust_remote_code=False)
     except (OSError, ValueError):
         return  # load says what is wrong in more detail
     for name, word in answers.items():

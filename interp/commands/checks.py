@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import check_reachable, place_of
+from interp.commands.arguments import check_reachable, folder_or_id
 
 
 def check_layer(model: str, layer: int | None, option: str = "--layer") -> None:
@@ -18,7 +18,7 @@ def check_layer(model: str, layer: int | None, option: str = "--layer") -> None:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(place_of(model), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder_or_id(model), trust_remote_code=False)
     except (OSError, ValueError):
         return  # load says what is wrong in more detail
     n = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)

@@ -9,6 +9,23 @@ from hooks.errors import InvalidArgument
 from hooks.unembed import unembed
 
 
+@torch.no_grad()
+def check_unembeds(model: Model) -> None:
+    """Raise where the logits of a model are not read off its last stream.
+
+    Raises:
+        InvalidArgument: they are not, or the model has no output embeddings.
+
+    Cost: one token through the unembedding.
+
+    Examples:
+        ```python
+        check_unembeds(model)
+        ```
+    """
+    model.unembed(torch.zeros(1, model.d_model, dtype=model.dtype, device=model.device))
+
+
 def output_rows(model: Model, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, "n"]]:
     """The rows U_t and biases b_t of logit_t = U_t . y + b_t, y being the stream after the final norm.
 
@@ -27,8 +44,7 @@ def output_rows(model: Model, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "
         raise InvalidArgument(
             f"token ids are in 0..{model.d_vocab - 1}, got {tokens.tolist()}: tokenise with model.tokens"
         )
-    with torch.no_grad():
-        model.unembed(torch.zeros(1, model.d_model, dtype=model.dtype, device=model.device))  # refuses what has none
+    check_unembeds(model)
     with torch.inference_mode(False), torch.enable_grad():
         y = torch.zeros(model.d_model, dtype=model.dtype, device=model.device, requires_grad=True)
         said = unembed(model.hf, None, y[None], model.head)[0]

@@ -13,6 +13,7 @@ from hooks.site import mlp_act, mlp_out
 from hooks.weights import weight_of
 from interp.circuits.metric import Word, name_token, token_ids
 from interp.common.texts import list_texts
+from interp.common.unembedding import check_unembeds
 
 
 def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Direction:
@@ -100,8 +101,7 @@ def _output_row(model: Model, token: Word) -> Float[Tensor, "d_model"]:
     head = model.hf.get_output_embeddings() if model.hf.can_generate() else None
     if head is None:
         raise InvalidArgument(f"{model.name} has no unembedding that reads the residual stream directly")
-    with torch.no_grad():
-        model.unembed(torch.zeros(1, model.d_model, dtype=model.dtype, device=model.device))  # refuses what has none
+    check_unembeds(model)
     row = weight_of(head)[number]
     if len(row) != model.d_model:
         raise InvalidArgument(

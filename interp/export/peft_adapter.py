@@ -75,7 +75,7 @@ def to_peft(
 
 
 def _check(model: Model, edit: Edit, folder: Path) -> None:
-    if edit.fingerprint != model.fingerprint and not _is_of_unedited(model, edit):
+    if edit.fingerprint != model.fingerprint:
         raise WrongModel(f"this edit was made for another model than {model.name}: export it with its own")
     if len(edit.weights) < len(edit.updates) or not edit.updates:
         raise EditRefused(
@@ -83,11 +83,6 @@ def _check(model: Model, edit: Edit, folder: Path) -> None:
             "by rome, memit or another method that changes them"
         )
     check_new_folder(folder)
-
-
-def _is_of_unedited(model: Model, edit: Edit) -> bool:
-    with suspend_edits(model):
-        return edit.fingerprint == model.fingerprint
 
 
 def _of_rank(update: LowRank, rank: int | None) -> LowRank:

@@ -210,8 +210,11 @@ class Histogram:
         if not values.numel():
             return
         values = values.flatten().double().cpu()
-        if not bool((values.isfinite() & (values > 0)).all()):
-            raise InvalidArgument("a histogram of activations counts finite numbers above 0 only")
+        odd = values[~(values.isfinite() & (values > 0))]
+        if len(odd):
+            raise InvalidArgument(
+                f"a histogram of activations counts finite numbers above 0 only, got {float(odd[0]):g}: leave it out"
+            )
         largest, bins = float(values.max()), len(self.counts)
         self.top = self.top or largest
         while largest > self.top:

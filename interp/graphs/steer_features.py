@@ -135,7 +135,9 @@ def steer_features(
     first = int(changes.layer.max())
     through = first if held_through is None else held_through
     if not first <= through < len(local.layers):
-        raise OutOfRange(f"held_through is {through}: give a layer from {first}, a feature's own, to the last")
+        raise OutOfRange(
+            f"held_through is {through}: give a layer from {first}, a feature's own, to {len(local.layers) - 1}"
+        )
     unembedding = unembedding_of(local.model)
     ids = graph.nodes.index[-len(graph.said) :].to(local.final.device)
     slope = logit_targets(local, unembedding, ids).slope

@@ -1,7 +1,9 @@
 """Numbers outside what an argument takes are refused where they are given, by the argument's name."""
 
+import ast
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +11,15 @@ import torch
 
 from hooks import Model, capture
 from hooks.border import Count, Finite, NotNegative, Positive, guard_function
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, NotFinite
+from hooks.mixture_hooks import check_experts
 from hooks.site import resid_post
+from interp.atlas import Space
 from interp.lenses import tune
 from interp.memory import Search
 from interp.sae import Gated, JumpReLU, Schedule, TopK, tensor_source, train
 from interp.steering import Sampling
+from probes import DifferenceOfMeans
 
 
 def call(rate: Positive = 1.0, weight: NotNegative = 0.0, dose: Finite = 0.0, n: Count = 1) -> float:
@@ -76,3 +81,47 @@ def test_each_number_of_a_list_is_looked_at() -> None:
 
     with pytest.raises(InvalidArgument, match="takes as each of doses a finite number, got nan"):
         guard_function(sweep)([1.0, math.nan])
+
+
+SAYS_IT_IN_WORDS = {
+    "a KV cache was filled outside the block": "which cache is not a number",
+    "the logits are what every path ends in": "the receiver is named",
+    "an interval over 1 text says nothing": "the number is 1",
+    "what the head writes is the same": "the variance is 0",
+    "one prompt was given": "the number is one",
+    "all activations are 0": "the number is 0",
+    "the condition selects no token": "the number is none",
+    "one fact alone is no collection": "the number is one",
+}
+
+
+def _asks_for_a_range(test: ast.expr) -> bool:
+    ordered = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+    compared = [one for node in ast.walk(test) if isinstance(node, ast.Compare) for one in node.ops]
+    return "finite" in ast.unparse(test) or any(isinstance(one, ordered) for one in compared)
+
+
+@pytest.mark.parametrize("package", ["hooks", "probes", "interp"])
+def test_an_error_about_a_number_out_of_its_range_names_the_number_that_was_given(package: str) -> None:
+    silent = []
+    for file in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
+        found = (node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.If))
+        raised = (line for node in found if _asks_for_a_range(node.test) for line in node.body)
+        for line in raised:
+            if not isinstance(line, ast.Raise) or not isinstance(line.exc, ast.Call) or not line.exc.args:
+                continue
+            text = line.exc.args[0]
+            if any(isinstance(part, ast.FormattedValue | ast.Name) for part in ast.walk(text)):
+                continue
+            reasons = any(start in ast.unparse(text) for start in SAYS_IT_IN_WORDS)
+            silent += [] if reasons else [f"{file.name}:{line.lineno} {ast.unparse(text)}"]
+    assert not silent
+
+
+def test_what_is_refused_of_many_numbers_is_named_by_its_place_and_value() -> None:
+    with pytest.raises(InvalidArgument, match=r"sample_weight holds -2 for row 1: give finite weights of 0 or more"):
+        DifferenceOfMeans().fit(torch.eye(3), [0, 1, 1], sample_weight=[1.0, -2.0, 1.0])
+    with pytest.raises(InvalidArgument, match=r"counted from 0, and 1\.5 was written"):
+        check_experts(torch.tensor([[0.0, 1.5]]), 4)
+    with pytest.raises(NotFinite, match="the row 'fog' of the space holds nan"):
+        Space(torch.tensor([[1.0], [math.nan]]), ("bay", "fog"))

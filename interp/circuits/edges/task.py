@@ -81,8 +81,12 @@ class Task:
                 f"the metric gave shape {tuple(m.shape)} for {count} texts: it must give one number each"
             )
         m = wide(m[texts])
-        if not bool(torch.isfinite(m.detach()).all()):
-            raise InvalidArgument("the metric gave NaN or infinity: it must give one finite number for each text")
+        odd = (~torch.isfinite(m.detach())).nonzero().flatten()
+        if len(odd):
+            raise InvalidArgument(
+                f"the metric gave {float(m[odd[0]]):g} for text {int(texts[odd[0]])}: it must give one finite number "
+                "for each text"
+            )
         return m
 
 

@@ -181,11 +181,11 @@ def _new(causal: CausalModel, n_layers: int, n_heads: int, d_model: int, seed: i
     return Implementation(model, causal, ids, torch.arange(most + 1, most + 1 + n_answers), last)
 
 
-def place_of(node: str) -> Place:
+def find_place(node: str) -> Place:
     """Return where a node's value is, at every token.
 
     Examples:
-        >>> place_of("h0.1").head
+        >>> find_place("h0.1").head
         1
     """
     if node.startswith("mlp"):
@@ -199,7 +199,7 @@ def _loss(
 ) -> Float[Tensor, ""]:
     causal, cross_entropy = implementation.causal, torch.nn.functional.cross_entropy
     tokens = implementation.tokens(base)
-    places = [place_of(name) for name in (node, still) if name is not None]
+    places = [find_place(name) for name in (node, still) if name is not None]
     given = _values(implementation.model, implementation.tokens(source), [place.site for place in places])
     answer = causal.run(base)[causal.output]
     plain = implementation.model.run(tokens)[:, -1, implementation.answers]
@@ -229,11 +229,11 @@ def _measure(implementation: Implementation, nodes: Mapping[str, str], idle: Seq
         said = implementation.model.run(implementation.tokens(base))[:, -1, implementation.answers].argmax(-1)
     right = causal.run(base)[causal.output]
     interchange = {
-        name: interchange_accuracy(implementation, name, place_of(node), base, source) for name, node in nodes.items()
+        name: interchange_accuracy(implementation, name, find_place(node), base, source) for name, node in nodes.items()
     }
     stays = {}
     for node in idle:
-        place = place_of(node)
+        place = find_place(node)
         with torch.no_grad():
             given = _values(implementation.model, implementation.tokens(source), [place.site])
             other = swap_place(implementation, place, implementation.tokens(base), given[place.site]).argmax(-1)

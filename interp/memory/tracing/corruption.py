@@ -11,8 +11,9 @@ from torch import Tensor
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from hooks.forward import accepts, named_outputs
+from hooks.pieces import is_blank
 from hooks.site import embed
-from interp.common.texts import join_words
+from interp.common.completion import tokenise_completions
 from interp.memory.facts.fact import Subject
 
 Spot = tuple[Sequence[int], Sequence[Site]]
@@ -98,24 +99,24 @@ def _restore(model: Model, broken: CorruptedPrompt, row: Int[Tensor, "batch"], s
 
 def corrupt_with_noise(model: Model, fact: Subject, std: float, draws: int, random: torch.Generator) -> CorruptedPrompt:
     """The prompt with noise of this standard deviation on its subject's embeddings."""
-    ids, columns = _subject(model, fact)
+    ids, columns, answer = _subject(model, fact)
     noise = std * torch.randn(draws, len(columns), model.d_model, generator=random)
     noise = torch.cat([torch.zeros_like(noise[:1]), noise]).to(model.device)
-    return CorruptedPrompt(ids.expand(draws + 1, -1), columns, noise, _first_token(model, fact))
+    return CorruptedPrompt(ids.expand(draws + 1, -1), columns, noise, answer)
 
 
 def corrupt_with_others(
     model: Model, fact: Subject, others: Sequence[str], draws: int, random: torch.Generator
 ) -> CorruptedPrompt:
     """The prompt with other subjects of as many tokens in its subject's place."""
-    ids, columns = _subject(model, fact)
+    ids, columns, answer = _subject(model, fact)
     head, tail = fact.prompt[: fact.begins], fact.prompt[fact.begins + len(fact.subject) :]
     rows = [
         _subject(model, replace(fact, prompt=f"{head}{other}{tail}", subject=other, start=fact.begins))
         for other in others
         if other != fact.subject
     ]
-    fitting = [row for row, place in rows if torch.equal(place, columns) and row.shape == ids.shape]
+    fitting = [row for row, place, _ in rows if torch.equal(place, columns) and row.shape == ids.shape]
     if not fitting:
         raise InvalidArgument(
             f"none of the {len(others)} other subjects has {len(columns)} tokens as {fact.subject!r} has: "
@@ -123,15 +124,18 @@ def corrupt_with_others(
         )
     order = torch.randperm(len(fitting), generator=random)[:draws].tolist()
     noise = torch.zeros(len(order) + 1, len(columns), model.d_model, device=model.device)
-    return CorruptedPrompt(torch.cat([ids, *(fitting[i] for i in order)]), columns, noise, _first_token(model, fact))
+    return CorruptedPrompt(torch.cat([ids, *(fitting[i] for i in order)]), columns, noise, answer)
 
 
-def _subject(model: Model, fact: Subject) -> tuple[Int[Tensor, "1 pos"], Int[Tensor, "n"]]:
-    """A prompt's token ids and the columns of its subject."""
-    tokens = model.tokens(fact.prompt)
-    return tokens.ids, fact.place.mask(tokens)[0].nonzero().flatten()
+def _subject(model: Model, fact: Subject) -> tuple[Int[Tensor, "1 pos"], Int[Tensor, "n"], int]:
+    """A prompt's token ids up to where the answer is said, the columns of its subject, and the answer's first token.
 
-
-def _first_token(model: Model, fact: Subject) -> int:
-    n = int(model.tokens(fact.prompt).mask.sum())
-    return int(model.tokens(join_words(fact.prompt, fact.answer)).ids[0, n])
+    A token of white space alone, which some tokenizers put before every word, says nothing of the answer: it is read.
+    """
+    asked = tokenise_completions(model, [fact.prompt], [fact.answer])
+    ids = asked.tokens.ids
+    said = [i for i in asked.target[0].nonzero().flatten().tolist() if not is_blank(model.tokenizer, int(ids[0, i]))]
+    if not said:
+        raise InvalidArgument(f"the answer {fact.answer!r} has no token but white space: give one with a word")
+    columns = fact.place.mask(model.tokens(fact.prompt))[0].nonzero().flatten()
+    return ids[:, : said[0]], columns, int(ids[0, said[0]])

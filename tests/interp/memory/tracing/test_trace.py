@@ -75,7 +75,7 @@ def test_the_place_with_the_largest_effect_is_located_with_its_margin_and_majori
 def test_the_broken_run_is_the_clean_one_with_noise_on_the_subjects_embeddings_alone(gpt2: Model) -> None:
     fact, draws = FACTS[0], 5
     trace = trace_states(gpt2, [fact], draws=draws, noise=2.0, seed=7)
-    ids = gpt2.tokens(fact.prompt).ids
+    ids, answer = gpt2.tokens(f"{fact.prompt} ").ids, int(gpt2.tokens("I").ids[0, 1])
     columns = torch.tensor([4, 5, 6, 7])  # after the beginning of text and "so ", one token a letter
     sigma = gpt2.hf.transformer.wte(ids)[0, columns].std()
     noise = 2.0 * sigma * torch.randn(draws, 4, gpt2.d_model, generator=torch.Generator().manual_seed(7))
@@ -85,7 +85,7 @@ def test_the_broken_run_is_the_clean_one_with_noise_on_the_subjects_embeddings_a
 
     handle = gpt2.hf.transformer.wte.register_forward_hook(spoil)
     with torch.no_grad():
-        noisy = gpt2.hf(ids.expand(draws, -1)).logits[:, -1].softmax(-1)[:, 0 + int(gpt2.tokens(" ").ids[0, 1])]
+        noisy = gpt2.hf(ids.expand(draws, -1)).logits[:, -1].softmax(-1)[:, answer]
     handle.remove()
     assert torch.allclose(trace.corrupted, noisy.mean()[None], atol=1e-6)
 
@@ -96,7 +96,7 @@ def test_a_window_restores_the_outputs_of_all_its_layers_and_of_no_other_kind(
 ) -> None:
     fact, draws, column = FACTS[0], 3, 7
     found = trace(gpt2, [fact], window=2, draws=draws, noise=2.0, seed=7)
-    ids = gpt2.tokens(fact.prompt).ids
+    ids, answer = gpt2.tokens(f"{fact.prompt} ").ids, int(gpt2.tokens("I").ids[0, 1])
     sigma = gpt2.hf.transformer.wte(ids)[0, 4:8].std()
     noise = 2.0 * sigma * torch.randn(draws, 4, gpt2.d_model, generator=torch.Generator().manual_seed(7))
 
@@ -114,7 +114,7 @@ def test_a_window_restores_the_outputs_of_all_its_layers_and_of_no_other_kind(
         modules = [getattr(gpt2.hf.transformer.h[layer], part) for layer in (start, start + 1)]
         hooks += [module.register_forward_hook(restoring) for module in modules]
         with torch.no_grad():
-            p = gpt2.hf(ids.expand(1 + draws, -1)).logits[1:, -1].softmax(-1)[:, int(gpt2.tokens(" ").ids[0, 1])]
+            p = gpt2.hf(ids.expand(1 + draws, -1)).logits[1:, -1].softmax(-1)[:, answer]
         for hook in hooks:
             hook.remove()
         assert float(found.restored[0, ROLES.index("last subject"), start]) == pytest.approx(float(p.mean()), rel=1e-5)
@@ -126,7 +126,7 @@ def test_a_subject_written_twice_is_broken_where_the_fact_has_it(gpt2: Model) ->
     columns = [corrupt_with_noise(gpt2, one, 1.0, 1, torch.Generator()).columns.tolist() for one in (first, last)]
     assert columns == [[1, 2, 3, 4], [12, 13, 14, 15]]
     other = corrupt_with_others(gpt2, first, ["Oslo"], 1, torch.Generator())
-    assert gpt2.tokenizer.decode(other.ids[1], skip_special_tokens=True) == "Oslo is in Rome now"
+    assert gpt2.tokenizer.decode(other.ids[1], skip_special_tokens=True) == "Oslo is in Rome now "
     effects = [locate(gpt2, [one]).effect for one in (fact, first, last)]
     assert effects[0] == effects[1] != effects[2]
     with pytest.raises(ValueError, match="'so Rome' does not have 'Rome' at its character 0: give the character"):
@@ -140,7 +140,7 @@ def test_a_subject_is_found_as_a_word_and_no_part_of_another(gpt2: Model) -> Non
 
 
 def test_a_prompt_that_ends_in_its_subject_has_a_last_token_all_the_same(gpt2: Model) -> None:
-    facts = [Fact("Rome", "so it is {}", "a", "b")]
+    facts = [Fact("東京", "那是{}", "市", "山")]  # a script without spaces
     one, other = (locate(gpt2, facts, token=token) for token in ("last subject", "last prompt"))
     assert other.role == "last prompt" and (other.layers, other.effect) == (one.layers, one.effect)
 
@@ -170,9 +170,9 @@ def test_another_subject_of_as_many_tokens_is_in_the_subjects_place(gpt2: Model)
     fact = FACTS[0]
     broken = corrupt_with_others(gpt2, fact, ["Rome", "Oslo", "Lima", "Tangier"], 5, torch.Generator().manual_seed(0))
     read = {gpt2.tokenizer.decode(row, skip_special_tokens=True) for row in broken.ids}
-    assert read == {"so Rome is in", "so Oslo is in", "so Lima is in"} and not broken.noise.any()
+    assert read == {"so Rome is in ", "so Oslo is in ", "so Lima is in "} and not broken.noise.any()
     trace = trace_states(gpt2, [fact], others=["Oslo"])
-    assert torch.allclose(trace.corrupted, gpt2.run("so Oslo is in")[0, -1].softmax(-1)[broken.answer].detach())
+    assert torch.allclose(trace.corrupted, gpt2.run("so Oslo is in ")[0, -1].softmax(-1)[broken.answer].detach())
     with pytest.raises(ValueError, match="none of the 1 other subjects has 4 tokens as 'Rome' has: name more of them"):
         trace_mlp(gpt2, [fact], window=1, others=["Tangier"])
 
@@ -210,3 +210,15 @@ def test_a_role_that_no_fact_has_is_never_the_location() -> None:
     restored[:, ROLES.index("first subject")] = torch.nan
     found = Trace("feed-forward", ROLES, ((0,), (1,)), clean, corrupted, restored).location
     assert (found.role, found.layers) == ("last subject", (1,))
+
+
+def test_what_is_traced_is_the_first_token_of_the_answer_that_has_text(gpt2: Model) -> None:
+    fact = Subject("so Rome is in", "Italy", "Rome")
+    assert (
+        gpt2.tokenizer.decode(gpt2.tokens("so Rome is in Italy").ids[0, gpt2.tokens(fact.prompt).ids.shape[1]]) == " "
+    )
+    broken = corrupt_with_noise(gpt2, fact, 0.0, 1, torch.Generator().manual_seed(0))
+    assert torch.equal(broken.ids[:1], gpt2.tokens("so Rome is in ").ids)
+    assert gpt2.tokenizer.decode(broken.answer) == "I"
+    p = gpt2.run("so Rome is in ")[0, -1].softmax(-1)[broken.answer]
+    assert torch.allclose(trace_states(gpt2, [fact]).clean, p, atol=1e-6)
