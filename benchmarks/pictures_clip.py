@@ -145,11 +145,12 @@ def _concept(towers: Any, classes: torch.Tensor, quick: bool) -> dict[str, Any]:
     sae, cross = TopK(128, 512, k=8), Crosscoder(128, 512, n_layers=2, coefficient=0.05)
     train(sae, tensor_source(torch.cat([x[:half], t[:half]])), **plan)
     train(cross, tensor_source(pair_rows(x[:half], t[:half])), **plan)
+    texts = [c.text for c in said]
+    groups = (range(len(shown)), texts)  # a caption that chose is not scored where it comes again
     with torch.no_grad():
-        shared = find_shared_latent(sae.encode(x), is_shown, sae.encode(t), is_named)
-        both = find_shared_latent(
-            cross.encode(pair_rows(x, None)), is_shown, cross.encode(pair_rows(None, t)), is_named
-        )
+        shared = find_shared_latent(sae.encode(x), is_shown, sae.encode(t), is_named, groups=groups)
+        coded = cross.encode(pair_rows(x, None)), cross.encode(pair_rows(None, t))
+        both = find_shared_latent(coded[0], is_shown, coded[1], is_named, groups=groups)
     flat, words = pictures.pixels.flatten(1), sorted({word for c in said for word in c.text.lower().split()})
     number = {word: i for i, word in enumerate(words)}
     bags = torch.zeros(len(said), len(words))
@@ -174,11 +175,11 @@ def _concept(towers: Any, classes: torch.Tensor, quick: bool) -> dict[str, Any]:
         "pictures": len(shown) - half,
         "cosine of the directions of pictures and captions": float(in_pictures @ in_text),
         "F1 of pictures by the direction of captions": score_rows(x @ in_text, is_shown).f1,
-        "F1 of captions by the direction of pictures": score_rows(t @ in_pictures, is_named).f1,
+        "F1 of captions by the direction of pictures": score_rows(t @ in_pictures, is_named, groups=texts).f1,
         "latent of the SAE": asdict(shared),
         "latent of the crosscoder": asdict(both),
         "pixels": asdict(score_rows(flat @ direction(flat, is_shown), is_shown)),
-        "words": asdict(score_rows(bags @ direction(bags, is_named), is_named)),
+        "words": asdict(score_rows(bags @ direction(bags, is_named), is_named, groups=texts)),
         "pictures of others called the bridge, unsteered": float(
             ((torch.nn.functional.normalize(plain, dim=-1) @ classes.T).argmax(1) == LANDMARKS.index(BRIDGE))
             .float()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from math import log
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Shaped
@@ -16,6 +16,7 @@ from hooks.errors import InvalidArgument, InvalidType
 from hooks.summary import summarise
 from probes.arrays import Array, Table, floats
 from probes.checks import check_rows
+from probes.folds import exchange_labels, number_groups
 from probes.labels import convert_truth
 from probes.linear import Linear
 from probes.log_odds import LogOdds
@@ -59,22 +60,28 @@ def online_code(
     y: Shaped[Array, "n"] | Table,
     portions: Sequence[Share] = PORTIONS,
     seed: Natural = 0,
+    groups: Sequence[object] | Any | None = None,
 ) -> CodeLength:
     """L = t_1 - sum_i sum over rows t_i to t_{i+1} of log2 p_i(y), p_i fitted to the first t_i (Voita and Titov 2020).
 
-    Rows are taken in a seeded random order. A probe's score is read as log-odds, so it must be one, and be
-    learnable from few rows: `Logistic`, `MLP`. Portions until both classes have been seen cost one bit per label.
+    Rows are taken in a seeded random order. Rows of one group, such as tokens of one sentence, come together and are
+    sent in one portion, so that no label is learnt from a row that shares it; a portion ends with its last group, and
+    labels are shuffled as the groups allow. Each row is its own group by default.
+
+    A probe's score is read as log-odds, so it must be one, and be learnable from few rows: `Logistic`, `MLP`. Portions
+    until both classes have been seen cost one bit per label.
 
     Cost:
         Two fits per portion. The probe given stays as it was.
 
     Raises:
-        InvalidArgument: NaN or infinity, lengths that differ, labels all alike, or portions that do not rise to 1.
+        InvalidArgument: NaN or infinity, lengths that differ, labels all alike, portions that do not rise to 1, or a
+            missing group.
         InvalidType: a linear probe whose scores are no log-odds.
 
     Examples:
         ```python
-        print(online_code(Logistic(C=0.1), x, y))
+        print(online_code(Logistic(C=0.1), x, y, groups=sentence_of_each_token))
         ```
     """
     rows, labels = floats(x), convert_truth(y)
@@ -86,13 +93,21 @@ def online_code(
         )
     if not portions or list(portions) != sorted(set(portions)) or portions[0] <= 0 or portions[-1] != 1:
         raise InvalidArgument(f"portions are {tuple(portions)}; they must rise from above 0 to 1, as in PORTIONS")
+    group = number_groups(groups, len(labels))
     g = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=g)
-    ends = sorted({max(1, round(p * len(labels))) for p in portions})
+    place = torch.randperm(int(group.max()) + 1, generator=g).argsort()[group]
+    order = place.argsort(stable=True)
+    last = place[order].bincount().cumsum(0)  # the rows known after each group
+    known = torch.tensor([max(1, round(p * len(labels))) for p in portions])
+    ends = last[torch.searchsorted(last, known)].unique().tolist()
+    shuffled = labels[order]
+    if groups is None:
+        shuffled = shuffled[torch.randperm(len(labels), generator=g)]
+    else:
+        shuffled = exchange_labels(shuffled, group[order], seed)
     rows, labels = rows[order], labels[order]
-    bits = _bits(probe, rows, labels, ends)
-    shuffled = _bits(probe, rows, labels[torch.randperm(len(labels), generator=g)], ends)
-    return CodeLength(sum(bits), sum(shuffled), float(len(labels)), tuple(ends), tuple(bits))
+    bits, without = (_bits(probe, rows, y, ends) for y in (labels, shuffled))
+    return CodeLength(sum(bits), sum(without), float(len(labels)), tuple(ends), tuple(bits))
 
 
 def _bits(probe: Probe, x: Tensor, y: Tensor, ends: Sequence[int]) -> list[float]:

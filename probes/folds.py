@@ -1,10 +1,37 @@
 """Folds that keep groups whole: which rows are learnt from, and which are tested on."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
+
+
+def number_groups(groups: Sequence[object] | Any | None, n: int) -> Int[Tensor, "example"]:
+    """The groups of n rows, numbered in order of appearance; each row its own where none are given.
+
+    Groups are names or numbers, as a list, a tensor, an array or a series.
+
+    Raises:
+        InvalidArgument: not a group for each row, or a missing one.
+
+    Examples:
+        >>> number_groups(["fog", "sea", "fog"], 3).tolist()
+        [0, 1, 0]
+    """
+    if groups is None:
+        return torch.arange(n)
+    given = list(groups.tolist() if hasattr(groups, "tolist") else groups)
+    if len(given) != n:
+        raise InvalidArgument(f"there are {n} rows and {len(given)} groups; give one per row")
+    for row, group in enumerate(given):
+        if group is None or group == "" or group != group:  # NaN, as tables have it
+            raise InvalidArgument(f"row {row} has no group: name what it shares with others; its own name if nothing")
+    number = {group: i for i, group in enumerate(dict.fromkeys(given))}
+    return torch.tensor([number[group] for group in given], dtype=torch.long)
 
 
 def grouped_folds(

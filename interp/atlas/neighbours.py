@@ -13,7 +13,8 @@ from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.atlas.space import Space
 from interp.atlas.space_index import SpaceIndex, check_index
-from interp.common.statistics import Estimate, mean_with_interval
+from interp.common.statistics import Estimate, mean_over_groups
+from probes.folds import number_groups
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -179,7 +180,8 @@ def measure_precision(
 ) -> Precision:
     """Return the mean share of an item's k neighbours that have its label, in several spaces of the same items.
 
-    `precision@k = mean_i |{j ∈ N_k(i): y_j = y_i}| / k`, with interval by bootstrap over items. Give as further spaces
+    `precision@k = mean_i |{j ∈ N_k(i): y_j = y_i}| / k`, with interval by bootstrap over groups of
+    items. Give as further spaces
     those that need no model: `pixel_space`, `histogram_space`, and an untrained twin's.
 
     Args:
@@ -189,7 +191,7 @@ def measure_precision(
         groups: items of one group are never neighbours, such as crops of one picture; each is its own by default.
 
     Raises:
-        InvalidArgument: spaces of another number of items, or too few items.
+        InvalidArgument: spaces of another number of items, too few items, or not a group for each.
 
     Cost: a product of all pairs of rows in each space.
 
@@ -204,20 +206,20 @@ def measure_precision(
             raise InvalidArgument(f"the space {name!r} has {len(space)} items, and there are {n} labels: one for each")
     known = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     y = torch.tensor([known[label] for label in labels])
-    seen = {group: i for i, group in enumerate(dict.fromkeys(groups or range(n)))}
-    own = torch.tensor([seen[group] for group in groups or range(n)])
+    own = number_groups(groups, n)
     shares = {}
     for name, space in spaces.items():
         found = torch.zeros(n)
         for items, nearest in _nearest(space, k, own):
             found[items] = (y[nearest] == y[items][:, None]).float().mean(1)
         shares[name] = found
-    table = torch.zeros(len(seen), len(known), dtype=torch.float64).index_put_((own, y), torch.ones(n).double(), True)
+    table = torch.zeros(int(own.max()) + 1, len(known), dtype=torch.float64)
+    table.index_put_((own, y), torch.ones(n).double(), accumulate=True)
     allowed = (table.sum(0) - table)[own, y] / (n - table.sum(1)[own])
     chance = float(allowed.mean())
     first = shares[next(iter(shares))]
     per_label = {label: float(first[y == i].mean()) for label, i in known.items()}
-    return Precision(k, {name: mean_with_interval(share) for name, share in shares.items()}, chance, per_label)
+    return Precision(k, {name: mean_over_groups(share, own) for name, share in shares.items()}, chance, per_label)
 
 
 @final

@@ -1,16 +1,18 @@
 """One concept in pictures and captions: a latent of a dictionary over both towers, scored on what did not choose it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from probes import Detection
+from probes.folds import number_groups
 from probes.metrics import detection
 
 
@@ -69,51 +71,95 @@ def find_shared_latent(
     texts: Float[Tensor, "_ latent"],
     is_said: Bool[Tensor, "_"],
     *,
+    groups: tuple[Sequence[object], Sequence[object]] | None = None,
     seed: int = 0,
 ) -> SharedLatent:
     """Return the latent whose lesser F1 of the two towers is greatest on the first halves, scored on the second.
 
-    Each tower has its threshold, that of the greatest F1 on the first half.
+    Each tower has its threshold, that of the greatest F1 on the first half. Of one group, such as a picture with its
+    caption or captions that read alike, no row is scored if another one chose: rows of the second halves whose group is
+    in the first half of either tower are left out.
 
     Args:
         pictures: latents of pictures.
         is_pictured: which of them show the concept.
         texts: latents of captions.
         is_said: which of them name it.
+        groups: of the pictures, and of the captions; each row is its own by default.
         seed: of the shuffled labels.
 
     Raises:
-        InvalidArgument: a half without the concept, or with nothing else.
+        InvalidArgument: a half without the concept, or with nothing else; not a group for each row, or all in the first
+            half.
 
     Examples:
         ```python
         find_shared_latent(sae.encode(rows), shows_bridge, sae.encode(said), names_bridge)
         ```
     """
+    kept = _scored_of_both(len(is_pictured), len(is_said), groups)
     latent = _choose(pictures, is_pictured, texts, is_said)
     random = torch.Generator().manual_seed(seed)
     mixed = [y[torch.randperm(len(y), generator=random)] for y in (is_pictured, is_said)]
     other = _choose(pictures, mixed[0], texts, mixed[1])
-    chance = (score_rows(pictures[:, other], mixed[0]).f1, score_rows(texts[:, other], mixed[1]).f1)
-    return SharedLatent(
-        latent, score_rows(pictures[:, latent], is_pictured), score_rows(texts[:, latent], is_said), chance
-    )
+
+    def score(latent: int, ys: Sequence[Tensor]) -> tuple[Detection, Detection]:
+        return _score(pictures[:, latent], ys[0], kept[0]), _score(texts[:, latent], ys[1], kept[1])
+
+    by_chance = score(other, mixed)
+    return SharedLatent(latent, *score(latent, (is_pictured, is_said)), (by_chance[0].f1, by_chance[1].f1))
 
 
-def score_rows(scores: Float[Tensor, "n"], y: Bool[Tensor, "n"]) -> Detection:
+def score_rows(
+    scores: Float[Tensor, "n"], y: Bool[Tensor, "n"], *, groups: Sequence[object] | None = None
+) -> Detection:
     """Return how well scores find a concept on the second half, with the threshold that is best on the first.
 
+    Rows of the second half whose group is in the first are left out; each row is its own group by default.
+
     Raises:
-        InvalidArgument: a half without the concept, or with nothing else.
+        InvalidArgument: a half without the concept, or with nothing else; not a group for each row, or all in the first
+            half.
 
     Examples:
         >>> y = torch.tensor([True, False, True, False])
         >>> score_rows(torch.tensor([2.0, 1.0, 3.0, 0.0]), y).f1
         1.0
     """
-    half = len(y) // 2
-    threshold = float(_best(scores[:half, None], y[:half])[1])
-    return detection(scores[half:], y[half:], threshold)
+    return _score(scores, y, _scored(number_groups(groups, len(y)), ~_is_first(len(y))))
+
+
+def _is_first(n: int) -> Bool[Tensor, "_"]:
+    return torch.arange(n) < n // 2
+
+
+def _scored(group: Int[Tensor, "n"], second: Bool[Tensor, "n"]) -> Bool[Tensor, "n"]:
+    """The rows of second halves whose group is in no first half."""
+    return second & ~torch.isin(group, group[~second])
+
+
+def _scored_of_both(
+    n_pictures: int, n_texts: int, groups: tuple[Sequence[object], Sequence[object]] | None
+) -> Sequence[Bool[Tensor, "_"]]:
+    """For each tower the rows that are scored: a group that they share is one, on one side."""
+    second = [~_is_first(n) for n in (n_pictures, n_texts)]
+    if groups is None:
+        return second
+    for of, n in zip(groups, (n_pictures, n_texts), strict=True):
+        number_groups(of, n)  # refuses another number of them
+    group = number_groups([*groups[0], *groups[1]], n_pictures + n_texts)
+    return _scored(group, torch.cat(second)).split([n_pictures, n_texts])
+
+
+def _score(scores: Float[Tensor, "n"], y: Bool[Tensor, "n"], kept: Bool[Tensor, "n"]) -> Detection:
+    """The threshold of the first half, on the rows that are kept of the second."""
+    first = _is_first(len(y))
+    threshold = float(_best(scores[first, None], y[first])[1])
+    kept = kept.to(y.device)
+    if not bool(kept.any()):
+        raise InvalidArgument("every row of the second half is of a group of the first: order rows by group")
+    _check_both(y[kept])
+    return detection(scores[kept], y[kept], threshold)
 
 
 def _choose(pictures: Tensor, is_pictured: Tensor, texts: Tensor, is_said: Tensor) -> int:
@@ -123,8 +169,7 @@ def _choose(pictures: Tensor, is_pictured: Tensor, texts: Tensor, is_said: Tenso
 
 def _best(scores: Float[Tensor, "n latent"], y: Bool[Tensor, "n"]) -> tuple[Tensor, Tensor]:
     """For each column the greatest F1 of any threshold, and that threshold."""
-    if not bool(y.any()) or bool(y.all()):
-        raise InvalidArgument(f"{int(y.sum())} of {len(y)} rows of a half have the concept: shuffle them, or give more")
+    _check_both(y)
     order = scores.sort(0, descending=True)
     hits = y[order.indices].double().cumsum(0)
     found = torch.arange(1, len(y) + 1, dtype=torch.double)[:, None]
@@ -134,3 +179,8 @@ def _best(scores: Float[Tensor, "n latent"], y: Bool[Tensor, "n"]) -> tuple[Tens
     below = torch.cat([order.values[1:], order.values[-1:] - 1])
     value, under = (part.gather(0, best.indices[None])[0] for part in (order.values, below))
     return best.values, (value + under) / 2
+
+
+def _check_both(y: Bool[Tensor, "n"]) -> None:
+    if not bool(y.any()) or bool(y.all()):
+        raise InvalidArgument(f"{int(y.sum())} of {len(y)} rows of a half have the concept: shuffle them, or give more")

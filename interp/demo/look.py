@@ -77,12 +77,13 @@ def look(settings: Settings, *, progress: bool = True) -> PictureDiscovery:
     train(sae, tensor_source(rows), tokens=150_000, batch_size=512, lr=2e-3, dead_after=20_000, progress=progress)
     with torch.no_grad():
         latents = sae.encode(x)
-        shared = find_shared_latent(latents, is_shown, sae.encode(t), is_named, seed=settings.seed)
+        groups = (list(range(len(shown))), texts)  # a caption of many pictures is not scored where it chose
+        shared = find_shared_latent(latents, is_shown, sae.encode(t), is_named, groups=groups, seed=settings.seed)
     order = latents[half:, shared.latent].argsort(descending=True)[:SHOWN] + half
     return PictureDiscovery(
         shared,
         pixels=_baseline(pictures.pixels.flatten(1), is_shown),
-        words=_baseline(_bags(texts), is_named),
+        words=_baseline(_bags(texts), is_named, texts),
         n=len(shown),
         best=Images(pictures.pixels[order]),
         labels=tuple(shown[i].landmark for i in order.tolist()),
@@ -90,11 +91,11 @@ def look(settings: Settings, *, progress: bool = True) -> PictureDiscovery:
     )
 
 
-def _baseline(rows: Float[Tensor, "n _"], y: Bool[Tensor, "n"]) -> Detection:
+def _baseline(rows: Float[Tensor, "n _"], y: Bool[Tensor, "n"], groups: list[str] | None = None) -> Detection:
     """Projections on the difference of the means of the first half, scored on the other."""
     half = len(y) // 2
     means = [rows[:half][mask].mean(0) for mask in (y[:half], ~y[:half])]
-    return score_rows(rows @ F.normalize(means[0] - means[1], dim=0), y)
+    return score_rows(rows @ F.normalize(means[0] - means[1], dim=0), y, groups=groups)
 
 
 def _bags(texts: list[str]) -> Float[Tensor, "n _"]:

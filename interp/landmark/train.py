@@ -9,12 +9,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -175,6 +175,17 @@ def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int]:
     raise InvalidArgument(f"the phases {phases} end {step} steps before; count steps from 0")
 
 
+def begun_phases(phases: Sequence[Phase], step: int) -> list[dict[str, Any]]:
+    """What is done or under way after so many steps: what a run cannot exchange any more.
+
+    Examples:
+        >>> [phase["steps"] for phase in begun_phases((Phase(3, 1e-3, 1, 1.0, 0.0), Phase(2, 1e-3, 1, 1.0, 0.0)), 3)]
+        [3]
+    """
+    first = accumulate((phase.steps for phase in phases), initial=0)
+    return [asdict(phase) for phase, start in zip(phases, first, strict=False) if start < step]
+
+
 PHASES = (
     Phase(4500, 3e-3, 100, 0.5, carried=0.0),
     Phase(1800, 1.5e-3, 50, 0.8, carried=0.5),
@@ -244,14 +255,18 @@ def _average_with(model: HFModel, begun: Weights) -> None:
 
 
 def _resume(
-    state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer], about: dict[str, int | str]
+    state_file: Path,
+    model: HFModel,
+    steppers: list[torch.optim.Optimizer],
+    about: dict[str, int | str],
+    phases: tuple[Phase, ...],
 ) -> tuple[int, float, Weights]:
     """Put a saved state back; the next step, the seconds spent so far, and the weights that the phase began with."""
     if not state_file.exists():
         return 0, 0.0, {}
     fields = ("model", "optimizers", "step", "seconds", "begun")
     state = read_state(state_file, fields, "remove it to begin the training again")
-    for name, asked in about.items():
+    for name, asked in (about | {"phases": begun_phases(phases, state["step"])}).items():
         if state.get(name, asked) != asked:
             raise InvalidArgument(
                 f"{state_file.parent} holds a training with {name}={state[name]!r}, and {name}={asked!r} was asked "
@@ -270,7 +285,7 @@ def _save(
     step: int,
     seconds: float,
     begun: Weights,
-    about: dict[str, int | str],
+    about: dict[str, Any],
 ) -> None:
     """Write the state, so that a kill leaves the last whole one."""
     optimizers = [stepper.state_dict() for stepper in steppers]
@@ -286,7 +301,7 @@ def _step(
     rows = {name: tensor.to(model.device) for name, tensor in rows.items()}
     loss, plain = weighted_loss(model, rows, torch.Generator().manual_seed(seed), carried)
     if not math.isfinite(loss.item()):
-        raise NotFinite(f"the loss is {loss.item()} at a rate of {rate:.2g}; lower it in PHASES and resume")
+        raise NotFinite(f"the loss is {loss.item()} at a rate of {rate:.2g}; lower it in PHASES, in another folder")
     descend(loss, model, steppers, rate)
     return {"loss": loss.item(), "plain": plain.item()}
 
@@ -342,7 +357,8 @@ def train(
     with `keep_checkpoints` also `folder/step_N` at powers of two.
 
     Raises:
-        InvalidArgument: another architecture, or a folder that holds a training of another seed or architecture.
+        InvalidArgument: another architecture, or a folder that holds a training of another seed or architecture, or
+            in which other phases are done or under way: more may follow those.
 
     Cost: 2048 tokens a step; about 0.5 s a step on two idle cores, a tenth of that on a GPU.
     """
@@ -357,7 +373,7 @@ def train(
     model = _new_model(architecture, size).to(device)
     steppers = optimizers(model)
     about: dict[str, int | str] = {"seed": seed, "architecture": architecture}
-    first, spent, begun = _resume(state_file, model, steppers, about)
+    first, spent, begun = _resume(state_file, model, steppers, about, phases)
     start = time.monotonic() - spent
     stream = batches(first, seed, tokenizer_file)
     n_steps = sum(phase.steps for phase in phases)
@@ -374,6 +390,7 @@ def train(
         if keep_checkpoints and done & (done - 1) == 0:
             export(model, folder / f"step_{done}", tokenizer_file)
         if done % save_every == 0 or done == n_steps:
-            _save(state_file, model, steppers, done, seconds, begun, about)
+            run = about | {"phases": begun_phases(phases, done)}
+            _save(state_file, model, steppers, done, seconds, begun, run)
             export(model, folder / "model", tokenizer_file)
     return folder / "model"

@@ -96,3 +96,30 @@ def test_rows_are_sent_in_a_random_order_whatever_order_they_are_given_in(plante
     order = data.y.long().argsort()
     ordered = online_code(Logistic(C=0.1), data.x[order], data.y[order])
     assert ordered.bits == pytest.approx(online_code(Logistic(C=0.1), data.x, data.y).bits, rel=0.1)
+
+
+def test_a_label_of_a_group_is_not_learnt_from_another_row_of_it() -> None:
+    """40 sentences of 10 tokens, each with a direction and a label of its own, say nothing of another sentence."""
+    g = torch.Generator().manual_seed(0)
+    sentence = torch.arange(40).repeat_interleave(10)
+    x = 4 * torch.randn(40, 64, generator=g)[sentence] + torch.randn(400, 64, generator=g)
+    y = (torch.arange(40) % 2 == 0)[sentence]
+    assert online_code(Logistic(C=0.1), x, y).compression > 1.5
+    code = online_code(Logistic(C=0.1), x, y, groups=sentence)
+    assert code.compression < 1.0 and code.shuffled_bits == pytest.approx(code.bits, rel=0.4)
+    assert code.ends == (10, 20, 30, 50, 100, 200, 400)
+
+
+def test_each_row_is_its_own_group_by_default_and_groups_are_names_or_numbers(planted: Callable) -> None:
+    data = planted(120)
+    alone = online_code(Logistic(), data.x, data.y)
+    own = online_code(Logistic(), data.x, data.y, groups=range(120))
+    assert (own.bits, own.ends) == (alone.bits, alone.ends)
+    names = [f"sentence {i // 3}" for i in range(120)]
+    numbers = torch.arange(120) // 3
+    both = (online_code(Logistic(), data.x, data.y, groups=of) for of in (names, numbers.numpy()))
+    assert len({*both}) == 1
+    with pytest.raises(ValueError, match="120 rows and 3 groups; give one per row"):
+        online_code(Logistic(), data.x, data.y, groups=["a", "b", "c"])
+    with pytest.raises(ValueError, match="row 1 has no group"):
+        online_code(Logistic(), data.x, data.y, groups=["a", None, *names[2:]])

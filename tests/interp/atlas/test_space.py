@@ -93,6 +93,21 @@ def test_the_chance_of_a_neighbour_is_that_of_the_items_that_may_be_one() -> Non
         found.append(measure_precision({"noise": space}, labels, k=10, groups=groups))
     assert found[0].chance == pytest.approx(exact) == pytest.approx(75 / 175)
     assert sum(one.by_space["noise"].value for one in found) / 20 == pytest.approx(exact, abs=0.01)
+    assert {one.by_space["noise"].n for one in found} == {8}, "crops of one picture are one case"
+    with pytest.raises(InvalidArgument, match="200 rows and 2 groups"):
+        measure_precision({"noise": space}, labels, groups=groups[:2])
+
+
+def test_copies_of_pictures_make_no_interval_narrower() -> None:
+    rows = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    labels = ["ab"[i % 2] for i in range(40)]
+    once = measure_precision({"x": Space(rows, tuple(map(str, range(40))))}, labels, k=3).by_space["x"]
+    again = Space(rows.repeat_interleave(9, 0), tuple(map(str, range(360))))
+    groups = torch.arange(40).repeat_interleave(9)
+    copied = measure_precision(
+        {"x": again}, [x for x in labels for _ in range(9)], k=27, groups=groups.tolist()
+    ).by_space["x"]
+    assert (copied.value, copied.low, copied.high) == pytest.approx((once.value, once.low, once.high))
 
 
 def test_excluded_items_are_named_and_c_alone_explains_what_exclusion_hides() -> None:

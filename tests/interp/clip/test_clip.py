@@ -118,6 +118,44 @@ def test_a_latent_that_is_one_concept_in_both_towers_is_found_and_one_of_picture
         score_rows(pictures[:, 0], torch.zeros(600, dtype=torch.bool))
 
 
+def test_rows_whose_group_chose_the_latent_are_not_those_it_is_scored_on() -> None:
+    """A latent that knows the pictures of the first half by heart, and their copies: of others it knows nothing."""
+    random = torch.Generator().manual_seed(0)
+    y = torch.rand(100, generator=random) < 0.5
+    values, own = torch.rand(400, 3, generator=random), torch.arange(100)
+    of = torch.cat([own, own, own, own + 100])  # the second half has copies of the first, and 100 others
+    values[:300, 1] = y.repeat(3).float()
+    labels = torch.cat([y, y, y, torch.rand(100, generator=random) < 0.5])
+    assert score_rows(values[:, 1], labels).f1 > 0.7
+    assert (
+        score_rows(values[:, 1], labels, groups=of.tolist()).f1
+        == score_rows(
+            torch.cat([values[:200, 1], values[300:, 1], values[300:, 1]]),
+            torch.cat([labels[:200], labels[300:], labels[300:]]),
+        ).f1
+    )
+    words = torch.cat([torch.rand(400, 1, generator=random), labels[:, None].float()], 1).repeat(1, 2)[:, :3]
+    names = [[f"picture {i}" for i in of.tolist()], [f"caption {i}" for i in range(400)]]
+    found = find_shared_latent(values, labels, words, labels, groups=(names[0], names[1]))
+    apart = find_shared_latent(values, labels, words, labels)
+    assert found.latent == apart.latent == 1 and found.pictures.f1 < apart.pictures.f1
+    with pytest.raises(InvalidArgument, match="every row of the second half is of a group of the first"):
+        score_rows(values[:200, 1], labels[:200], groups=[0] * 200)
+    with pytest.raises(InvalidArgument, match="400 rows and 2 groups; give one per row"):
+        find_shared_latent(values, labels, words, labels, groups=(["a", "b"], names[1]))
+
+
+def test_a_caption_of_a_picture_that_chose_is_not_scored() -> None:
+    random = torch.Generator().manual_seed(2)
+    y = torch.rand(40, generator=random) < 0.5
+    shown = torch.stack([torch.rand(40, generator=random), y.float()], 1)
+    groups = (list(range(40)), [*range(20), *range(10), *range(30, 40)])
+    said = shown.clone()
+    said[20:30, 1] = 1.0 - said[20:30, 1]  # of pictures of the first half
+    assert find_shared_latent(shown, y, said, y, groups=groups).texts.f1 == 1.0
+    assert find_shared_latent(shown, y, said, y).texts.f1 < 1.0
+
+
 def test_the_threshold_is_the_best_of_all_on_the_first_half_and_equal_scores_fall_on_one_side() -> None:
     random = torch.Generator().manual_seed(1)
     scores, y = torch.randint(0, 6, (80,), generator=random).float(), torch.rand(80, generator=random) < 0.4

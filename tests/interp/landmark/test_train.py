@@ -1,6 +1,7 @@
 """The training pass is GPT-2's; sealing stops exactly what it should; a resumed run ends with the same weights."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,22 @@ def test_a_folder_of_another_seed_or_architecture_is_refused_and_left_as_it_is(t
         with pytest.raises(ValueError, match=said):
             training.train(tmp_path, phases=phases, **other)
     assert (tmp_path / "state.pt").read_bytes() == before
+
+
+@pytest.mark.usefixtures("shortened")
+def test_a_folder_of_other_phases_is_refused_unless_they_only_follow_what_is_done(tmp_path: Path) -> None:
+    first, second = Phase(2, 1e-3, 1, 1.0, carried=0.0), Phase(2, 1e-3, 1, 1.0, carried=0.5)
+    training.train(tmp_path, phases=(first,), save_every=2)
+    before = (tmp_path / "state.pt").read_bytes()
+    for other in (replace(first, learning_rate=2e-3), replace(first, steps=3), replace(first, steps=1), second):
+        with pytest.raises(ValueError, match="holds a training with phases=.*'learning_rate': 0.001, .* was asked for"):
+            training.train(tmp_path, phases=(other, second))
+    with pytest.raises(ValueError, match="holds a training with phases="):
+        training.train(tmp_path, phases=())
+    assert (tmp_path / "state.pt").read_bytes() == before
+    training.train(tmp_path, phases=(first, second), save_every=2)
+    with pytest.raises(ValueError, match="holds a training with phases="):
+        training.train(tmp_path, phases=(first,))
 
 
 def test_a_tokenizer_of_a_run_that_left_no_state_is_learnt_again(tmp_path: Path, shortened: pytest.MonkeyPatch) -> None:
