@@ -978,6 +978,13 @@ SEEN: Final = (
         '"sample_weight holds NaN, infinity or a number below 0: give weights of 0 or more"',
         ("test_what_is_refused_of_many_numbers_is_named_by_its_place_and_value",),
     ),
+    Fault(
+        "An error of the system without its file or advice",
+        "interp/commands/verb.py",
+        '" ".join(_say(error).split())',
+        '" ".join(str(error).split())',
+        ("test_an_error_of_the_system_names_the_file_what_was_wrong_and_what_to_do",),
+    ),
 )
 
 COUNTS: Final = (

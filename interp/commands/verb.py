@@ -87,9 +87,31 @@ def report_errors(debug: bool = False) -> Iterator[None]:
     except (InterpError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise  # what reads our output has ended, as in `interp ... | head`: typer ends without a word
-        _end(error, " ".join(str(error).split()), 2, debug)
+        _end(error, " ".join(_say(error).split()), 2, debug)
     except Exception as error:
         _end(error, f"{type(error).__name__}: {' '.join(str(error).split())}\n{REPORT}", 1, debug)
+
+
+ADVICE = {
+    errno.ENOENT: "there is no such file or folder: correct the path",
+    errno.EACCES: "it may not be read or written by you: change its permissions, or name another place",
+    errno.EPERM: "it may not be read or written by you: change its permissions, or name another place",
+    errno.EROFS: "its disk takes no writing: name a place on another",
+    errno.EEXIST: "it is there already: name another place, or remove it",
+    errno.EISDIR: "it is a folder, and a file was expected: name a file",
+    errno.ENOTDIR: "a part of the path is a file, and a folder was expected: name a folder",
+    errno.ENOTEMPTY: "it is a folder that holds something: name another place, or empty it",
+    errno.ENOSPC: "the disk is full: free some of it, or name a place on another",
+    errno.ENAMETOOLONG: "the name is too long for a file: name a shorter one",
+}
+
+
+def _say(error: Exception) -> str:
+    """What an error says; of an error of the system the file, what was wrong with it, and what to do."""
+    if isinstance(error, InterpError) or not isinstance(error, OSError) or error.errno not in ADVICE:
+        return str(error)
+    named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return f"{' and '.join(named) or 'a file'}: {ADVICE[error.errno]}"
 
 
 def _end(error: Exception, text: str, code: int, debug: bool) -> None:

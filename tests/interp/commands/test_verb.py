@@ -229,3 +229,28 @@ def test_every_decimal_that_a_command_prints_is_in_its_document(words: list[str]
     for whole, decimals, percent in re.findall(r"(?<![\w.:])(\d+)\.(\d+)(%?)(?![\w.])", call(*given)):
         shown, room = float(f"{whole}.{decimals}"), 0.6 * 10 ** -len(decimals)
         assert any(abs(one * (100 if percent else 1) - shown) <= room for one in held), f"{whole}.{decimals}{percent}"
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (
+            lambda at: (at / "none" / "x").read_text("utf-8"),
+            r"none/x: there is no such file or folder: correct the path",
+        ),
+        (lambda at: at.write_text("fog"), "it is a folder, and a file was expected: name a file"),
+        (lambda at: (at / "fog" / "x").read_text("utf-8"), "a part of the path is a file, and a folder was expected"),
+        (lambda at: at.mkdir(), "it is there already: name another place, or remove it"),
+        (lambda at: (at / ("x" * 300)).touch(), "the name is too long for a file: name a shorter one"),
+        (lambda at: at.rmdir(), "it is a folder that holds something: name another place, or empty it"),
+    ],
+)
+def test_an_error_of_the_system_names_the_file_what_was_wrong_and_what_to_do(
+    act: Callable[[Path], object], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fog").write_text("fog")
+    with pytest.raises(typer.Exit) as ended:
+        verb(lambda: act(tmp_path))()
+    shown = capsys.readouterr().err
+    assert ended.value.exit_code == 2 and re.search(said, shown)
+    assert shown.startswith(f"error: {tmp_path}") and "Errno" not in shown
