@@ -235,8 +235,8 @@ def test_every_decimal_that_a_command_prints_is_in_its_document(words: list[str]
     ("act", "said"),
     [
         (
-            lambda at: (at / "none" / "x").read_text("utf-8"),
-            r"none/x: there is no such file or folder: correct the path",
+            lambda at: (at / "no" / "x").read_text("utf-8"),
+            r"no/x: there is no such file or folder: correct the path",
         ),
         (lambda at: at.write_text("fog"), "it is a folder, and a file was expected: name a file"),
         (lambda at: (at / "fog" / "x").read_text("utf-8"), "a part of the path is a file, and a folder was expected"),
