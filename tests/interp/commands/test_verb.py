@@ -51,7 +51,8 @@ def gone() -> dict[str, Any]:
 def test_a_mistake_ends_with_code_2_a_fault_with_code_1_and_debug_shows_where() -> None:
     mistake, fault, missing = alone(refusing), alone(faulty), alone(gone)
     assert (mistake.exit_code, mistake.stderr) == (2, "error: the fog is 3: give 4\n")
-    assert missing.exit_code == 2 and "No such file" in missing.stderr and missing.stderr.count("\n") == 1
+    gone_said = "error: nowhere: there is no such file or folder: correct the path\n"
+    assert (missing.exit_code, missing.stderr) == (2, gone_said)
     assert fault.exit_code == 1 and "KeyError: 'fog'" in fault.stderr and "Please report it" in fault.stderr
     assert "Traceback" not in mistake.stderr + fault.stderr
     for result, code in ((alone(refusing, "--debug"), 2), (alone(faulty, "--debug"), 1)):
