@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Direction
@@ -15,7 +15,7 @@ from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.atlas.neighbours import Neighbours, find_neighbours
 from interp.atlas.space import Space
-from interp.common.statistics import Estimate, mean_with_interval, share
+from interp.common.statistics import Estimate, mean_over_groups, share, share_over_groups
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -81,7 +81,8 @@ class Offset:
 def find_offset(space: Space, pairs: Pairs, *, seed: int = 0) -> Offset:
     """Return the direction that a change adds, and whether it is the same everywhere.
 
-    `δ̄ = mean_i (x_i after − x_i before)`, consistency `mean_i cos(δ_i, δ̄ without i)`.
+    `δ̄ = mean_i (x_i after − x_i before)`, consistency `mean_i cos(δ_i, δ̄ without i)`, where without a pair is without
+    those that share an item with it, too; pairs linked by shared items are one case of the interval.
 
     Args:
         space: captured rows, so that the direction has a site.
@@ -89,7 +90,8 @@ def find_offset(space: Space, pairs: Pairs, *, seed: int = 0) -> Offset:
         seed: of the shuffled pairs.
 
     Raises:
-        InvalidArgument: fewer than three pairs, one twice, or a space that was not captured at a site.
+        InvalidArgument: fewer than three pairs, one twice, one that shares an item with all others, or a space that was
+            not captured at a site.
 
     Examples:
         ```python
@@ -100,16 +102,45 @@ def find_offset(space: Space, pairs: Pairs, *, seed: int = 0) -> Offset:
         raise InvalidArgument("these rows were not captured at a site, so they have no direction: use space_at")
     before, after = numbers_of(space, pairs)
     x0, x1 = space.rows[before].float(), space.rows[after].float()
-    moved = x1[_derangement(len(before), seed)]
+    order = _derangement(len(before), seed)
     vector = (x1 - x0).mean(0)
     greatest = float((space.rows.float() @ F.normalize(vector, dim=0)).abs().max())
     direction = Direction(vector, space.site, f"offset of {len(before)} pairs", greatest or 1.0, space.fingerprint)
-    return Offset(direction, _consistency(x1 - x0), _consistency(moved - x0), len(before))
+    own, shuffled = _consistency(x1 - x0, before, after), _consistency(x1[order] - x0, before, after[order])
+    return Offset(direction, own, shuffled, len(before))
 
 
-def _consistency(delta: Float[Tensor, "n d_model"]) -> Estimate:
-    others = (delta.sum(0) - delta) / (len(delta) - 1)
-    return mean_with_interval(F.cosine_similarity(delta, others, dim=-1))
+def _consistency(delta: Float[Tensor, "n d_model"], before: Tensor, after: Tensor) -> Estimate:
+    apart = _are_apart(before, after)
+    found = F.cosine_similarity(delta, _mean_of_others(delta, apart), dim=-1)
+    return mean_over_groups(found, _linked(apart))
+
+
+def _are_apart(before: Int[Tensor, "n"], after: Int[Tensor, "n"]) -> Bool[Tensor, "n n"]:
+    """Which pairs have no item in common: what one of them is tried on without having been seen.
+
+    Raises:
+        InvalidArgument: a pair that shares an item with all others.
+    """
+    items = torch.stack([before, after], 1)
+    apart = ~(items[:, None, :, None] == items[None, :, None, :]).flatten(2).any(2)
+    if not bool(apart.any(1).all()):
+        raise InvalidArgument(
+            f"pair {int((~apart.any(1)).nonzero()[0])} shares an item with all others, so there is none that it could "
+            "be tried with: give pairs of other items"
+        )
+    return apart
+
+
+def _mean_of_others(delta: Float[Tensor, "n d_model"], apart: Bool[Tensor, "n n"]) -> Float[Tensor, "n d_model"]:
+    return apart.to(delta) @ delta / apart.sum(1, keepdim=True)
+
+
+def _linked(apart: Bool[Tensor, "n n"]) -> Int[Tensor, "n"]:
+    """For each pair the first that it is linked with through shared items."""
+    from scipy.sparse.csgraph import connected_components
+
+    return torch.from_numpy(connected_components(~apart.numpy())[1]).long()
 
 
 def numbers_of(space: Space, pairs: Pairs) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
@@ -190,11 +221,14 @@ def measure_analogies(space: Space, pairs: Pairs, *, classes: bool = True, seed:
     - `mean of the others` (3CosAvg): `x_c + δ̄ without its own pair` (Drozd et al. 2016).
     - `mean and class` (LRCos): the same, times the probability that an item is one of those after the change, of a
       logistic regression that has not seen the pair; the classes are learnt on one half and used on the other.
+    An offset of others is of pairs that share no item with this one; pairs linked by shared items are one case of the
+    intervals, and in one half.
+
     - controls: `c alone`, no offset at all; `random offset`, of the same length; `signs at random`, the mean of
       differences of which about half are turned round. (Shuffled pairs are no control of a mean: it is the same.)
 
     Raises:
-        InvalidArgument: fewer than three pairs, or one twice.
+        InvalidArgument: fewer than three pairs, one twice, or one that shares an item with all others.
 
     Cost: a product of all pairs with the space for each method; for each pair one per other pair for 3CosAdd.
 
@@ -205,8 +239,8 @@ def measure_analogies(space: Space, pairs: Pairs, *, classes: bool = True, seed:
     """
     before, after = numbers_of(space, pairs)
     x0, x1 = space.rows[before].float(), space.rows[after].float()
-    delta = x1 - x0
-    others = (delta.sum(0) - delta) / (len(delta) - 1)
+    delta, apart = x1 - x0, _are_apart(before, after)
+    others, linked = _mean_of_others(delta, apart), _linked(apart)
     random = torch.randn(delta.shape, generator=torch.Generator().manual_seed(seed))
     random = F.normalize(random, dim=-1) * others.norm(dim=-1, keepdim=True)
     signs = torch.randint(2, (len(delta), 1), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
@@ -215,18 +249,24 @@ def measure_analogies(space: Space, pairs: Pairs, *, classes: bool = True, seed:
         "mean of the others": others,
         "c alone": torch.zeros_like(delta),
         "random offset": random,
-        "signs at random": (turned.sum(0) - turned) / (len(turned) - 1),
+        "signs at random": _mean_of_others(turned, apart),
     }
-    likely = _class_chances(space, before, after) if classes else None
+    likely = _class_chances(space, before, after, linked) if classes else None
     tables: list[dict[str, Estimate]] = []
     for exclude in (True, False):
-        found = {"one other pair": _single(space, x0, delta, before, after, exclude)}
+        found = {"one other pair": _single(space, x0, delta, before, after, exclude, apart)}
         for name, offset in offsets.items():
-            found[name] = share(_hits(space, x0 + offset, before, after, exclude))
+            found[name] = _share(_hits(space, x0 + offset, before, after, exclude), linked)
             if name == "mean of the others" and likely is not None:
-                found["mean and class"] = share(_hits(space, x0 + offset, before, after, exclude, likely))
+                hits = _hits(space, x0 + offset, before, after, exclude, likely)
+                found["mean and class"] = _share(hits, linked)
         tables.append(found)
     return Analogies(len(before), tables[0], tables[1])
+
+
+def _share(right: Bool[Tensor, "n"], linked: Int[Tensor, "n"]) -> Estimate:
+    alone = int(linked.max()) + 1 == len(linked)
+    return share(right) if alone else share_over_groups(right, linked)
 
 
 def _hits(
@@ -247,23 +287,28 @@ def _hits(
 
 
 def _single(
-    space: Space, x0: Tensor, delta: Tensor, before: Tensor, after: Tensor, exclude: bool, most: int = 32
+    space: Space, x0: Tensor, delta: Tensor, before: Tensor, after: Tensor, exclude: bool, apart: Tensor, most: int = 32
 ) -> Estimate:
     """The mean share of other pairs whose difference alone leads to the right item."""
     n, shares = len(delta), []
     for i in range(n):
-        j = [one for one in range(n) if one != i][:most]
+        j = apart[i].nonzero()[:most, 0].tolist()
         here = (before[i].expand(len(j)), after[i].expand(len(j)))
         shares.append(_hits(space, x0[i] + delta[j], *here, exclude).float().mean())
-    return mean_with_interval(torch.stack(shares))
+    return mean_over_groups(torch.stack(shares), _linked(apart))
 
 
-def _class_chances(space: Space, before: Tensor, after: Tensor) -> Float[Tensor, "n _"]:
+def _class_chances(space: Space, before: Tensor, after: Tensor, linked: Tensor) -> Float[Tensor, "n _"]:
     """For each pair, how likely each item is one after the change; learnt on pairs of the other half."""
     from sklearn.linear_model import LogisticRegression
 
+    if not bool(linked.any()):
+        raise InvalidArgument(
+            "all pairs are linked by shared items, so no half has items of its own to learn classes of: give "
+            "classes=False, or pairs of other items"
+        )
     rows = (space.rows.float() - space.mean).numpy()
-    half = torch.arange(len(before)) % 2
+    half = linked % 2
     found = torch.zeros(len(before), len(space))
     for part in (0, 1):
         seen = half != part

@@ -1,7 +1,7 @@
 """The waves of a clock: how much of a + b mod n is in a few frequencies, and what is left without them."""
 
 from dataclasses import dataclass
-from math import log, pi
+from math import log, nan, pi
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,8 @@ class Waves:
         excluded: on trained sums, without them.
         chance: log n, what a model that knows nothing loses.
         gini: of the power over frequencies, 0 if flat, near 1 if a few have all.
-        share: of the squared size of the centred logits, what is waves of a + b at any frequency; 1 / n of random ones.
+        share: of the squared size of the centred logits, what is waves of a + b at any frequency; 1 / n of random ones,
+            NaN of logits that are all alike.
         by_chance: the mean restricted and excluded loss with as many frequencies drawn at random in their place.
     """
 
@@ -89,7 +90,8 @@ def measure_waves(
     drawn = [torch.randperm(len(parts), generator=random)[:count] for _ in range(draws)]
     chance = torch.tensor([[float(e.mean()) for e in _losses(x, parts[one].sum(0), seen)[1:]] for one in drawn]).mean(0)
     frequencies = tuple(sorted(int(i) + 1 for i in order))
-    share_of = float(powers.sum() / centred.square().sum().clamp(min=1e-30))
+    whole = float(centred.square().sum())
+    share_of = float(powers.sum()) / whole if whole > 0 else nan
     by_chance = float(chance[0]), float(chance[1])
     return Waves(frequencies, full, restricted, excluded, log(n), _gini(powers), share_of, by_chance)
 

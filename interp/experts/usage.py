@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
-from interp.common.statistics import Estimate, share
+from interp.common.statistics import Estimate, share_over_groups
 from interp.experts.routing import Routing
 
 
@@ -65,7 +65,7 @@ def measure_usage(routing: Routing) -> Usage:
         _bits(load),
         float(E * (load * routing.p.double().mean(0)).sum()),
         float(torch.special.entr(routing.p.double()).sum(1).mean() / torch.log(torch.tensor(2.0))),
-        share((first[1:] == first[:-1])[same_text]),
+        share_over_groups((first[1:] == first[:-1])[same_text], routing.document[1:][same_text]),
         float((counts / counts.sum()).square().sum()),
         (both - torch.diag(used.sum(0))) / used.sum(0)[:, None].clamp(min=1) if k > 1 else torch.zeros_like(both),
     )
@@ -84,7 +84,7 @@ class Saturation:
     """How much of the last checkpoint's routing is there at each step: the mean of |E_t ∩ E_T| / k.
 
     Attributes:
-        by_step: with an interval that counts tokens as cases.
+        by_step: with an interval over texts.
         chance: k / E, that of independent routers with even loads.
     """
 
@@ -115,5 +115,5 @@ def measure_saturation(routings: Mapping[int, Routing]) -> Saturation:
     by_step = {}
     for step in steps:
         met = (routings[step].choice[:, :, None] == last.choice[:, None, :]).any(2)
-        by_step[step] = share(met.flatten())
+        by_step[step] = share_over_groups(met.flatten(), last.document.repeat_interleave(k))
     return Saturation(by_step, k / last.n_experts)

@@ -26,7 +26,7 @@ class ExpertWords:
         layer: which.
         used: the share of all tokens that run through each expert: what a word would have by chance.
         words: of each expert, the ids of its words and the share of their occurrences that run through it, those whose
-            share is surely the largest first.
+            share is surely the largest first; the cases of its interval are the texts that have the word.
         bits: I(E; token), corrected after Miller and Madow.
         shuffled: the mean of the same with experts drawn from other tokens of the same text, and the 95 % point of it.
         token_bits: H(token), the most there could be.
@@ -58,8 +58,8 @@ def find_expert_words(routing: Routing, *, k: Count = 10, permutations: Count = 
     """Find the words that each expert serves most, N(e, x) / N(x), and I(E; token) in bits.
 
     Muennighoff et al. 2024, arXiv:2409.02060, leave pairs out that occur seldom and divide by all occurrences, which
-    flatters; here words are ordered by the lower end of the share's 95 % interval, so that a word seen once is not
-    first, and none is left out.
+    flatters; here words are ordered by the lower end of the share's 95 % interval, Wilson's over the texts that have
+    the word, so that a word of one text is not first, however often it is there, and none is left out.
 
     Args:
         routing: of one layer.
@@ -78,7 +78,9 @@ def find_expert_words(routing: Routing, *, k: Count = 10, permutations: Count = 
     n, E = len(ids), routing.n_experts
     counts = _count(at, routing.choice, n, E)
     of_word = torch.bincount(at, minlength=n).double()
-    words = tuple(_best(counts[:, e], of_word, ids, k) for e in range(E))
+    document = routing.document.unique(return_inverse=True)[1]
+    texts = torch.stack([at, document]).unique(dim=1)[0].bincount(minlength=n)
+    words = tuple(_best(counts[:, e], of_word, texts, ids, k) for e in range(E))
     random = torch.Generator().manual_seed(seed)
     drawn = torch.tensor(
         [_bits(_count(at, routing.choice[_within_texts(routing.document, random)], n, E)) for _ in range(permutations)],
@@ -104,10 +106,10 @@ def _bits(counts: Float[Tensor, "_ expert"]) -> float:
 
 
 def _best(
-    counts: Float[Tensor, "_"], of_word: Float[Tensor, "_"], ids: Int[Tensor, "_"], k: int
+    counts: Float[Tensor, "_"], of_word: Float[Tensor, "_"], texts: Int[Tensor, "_"], ids: Int[Tensor, "_"], k: int
 ) -> tuple[tuple[int, Estimate], ...]:
     found = [
-        (int(ids[i]), wilson(float(counts[i] / of_word[i]), int(of_word[i]))) for i in counts.nonzero()[:, 0].tolist()
+        (int(ids[i]), wilson(float(counts[i] / of_word[i]), int(texts[i]))) for i in counts.nonzero()[:, 0].tolist()
     ]
     return tuple(sorted(found, key=lambda one: (-one[1].low, one[0]))[:k])
 

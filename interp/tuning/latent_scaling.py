@@ -30,7 +30,8 @@ class LatentScaling:
     Attributes:
         nu: of each target: the activations, the reconstructions of other latents and its own, the errors.
         low, high: the ends of 95 % intervals over blocks of rows.
-        by_norm: the base row's norm over the tuned row's, the criterion that L1 misleads.
+        by_norm: the base row's norm over the tuned row's, the criterion that L1 misleads; infinite where the base alone
+            has a row, NaN where neither has: there is no such latent, and it is counted as nobody's.
         fired: on how many rows each latent was above 0.
         by_chance: the 97.5 % quantile over latents of |ν| on activations when latents are shuffled over rows.
     """
@@ -126,7 +127,7 @@ def measure_latent_scaling(
         nu,
         low,
         high,
-        norms[:, 0] / norms[:, 1].clamp_min(1e-12),
+        norms[:, 0] / norms[:, 1],
         (f > 0).sum(0).float(),
         _by_chance(d, mean, rows, f, shuffled),
     )

@@ -64,6 +64,23 @@ def test_where_the_change_is_small_leaving_c_out_is_all_that_finds_the_answer() 
     assert found.allowed["c alone"].value == 0.0
 
 
+def test_pairs_that_share_an_item_are_not_tried_on_each_other() -> None:
+    """Eight items of noise with two others each: what the two pairs of one have in common is the item, no change."""
+    found = []
+    for seed in range(20):
+        rows = torch.randn(24, 64, generator=torch.Generator().manual_seed(seed))
+        space = Space(rows, tuple(map(str, range(24))), site=resid_post[0])
+        pairs = [(i, 8 + 2 * i + j) for i in range(8) for j in (0, 1)]
+        found.append(find_offset(space, pairs).consistency)
+    assert abs(sum(e.value for e in found)) / 20 < 0.04 and {e.n for e in found} == {8}
+    answered = measure_analogies(space, pairs)
+    assert {e.n for e in answered.excluded.values()} == {8} and answered.n == 16
+    with pytest.raises(InvalidArgument, match="pair 0 shares an item with all others"):
+        measure_analogies(space, [(0, 5), (0, 6), (0, 7)])
+    with pytest.raises(InvalidArgument, match="linked by shared items"):
+        measure_analogies(space, [(0, 1), (1, 2), (2, 3), (3, 4)])
+
+
 def test_pairs_that_do_not_belong_together_lead_nowhere() -> None:
     space, pairs = planted(noise=0.01)
     n = len(pairs)

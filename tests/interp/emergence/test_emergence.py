@@ -1,7 +1,7 @@
 """Metrics, breaks and verdicts on curves whose truth is planted, and on outputs whose probabilities are known."""
 
 import sys
-from math import exp, log, pi
+from math import exp, isnan, log, pi
 from pathlib import Path
 
 import pytest
@@ -207,6 +207,7 @@ def test_waves_alone_are_restricted_to_themselves_and_without_them_nothing_is_le
     assert found.share == pytest.approx(1.0, abs=1e-9)
     assert found.by_chance[0] > found.restricted + 1 and found.by_chance[1] < 1.5, "other frequencies are not the waves"
     assert random.share == pytest.approx(1 / n, abs=0.005)
+    assert isnan(measure_waves(torch.zeros(n, n, n)).share), "of logits that are all alike, waves are no share"
     assert random.gini < 0.3 < found.gini and random.excluded == pytest.approx(random.full, abs=0.05)
 
 

@@ -112,8 +112,27 @@ def test_an_experts_words_are_those_it_surely_serves_and_the_word_says_all_of_th
 def test_a_word_that_is_seen_once_is_not_first_though_all_of_it_runs_through_the_expert() -> None:
     ids = torch.tensor([7] + [1] * 99 + [2] * 100)
     choice = torch.tensor([0] + [0] * 95 + [1] * 4 + [1] * 100)[:, None]
-    found = find_expert_words(made(choice, torch.zeros(200, dtype=torch.long), ids, n_experts=2))
+    found = find_expert_words(made(choice, torch.arange(200) // 10, ids, n_experts=2))
     assert [i for i, _ in found.words[0]] == [1, 7] and found.words[0][1][1].value == 1.0
+
+
+def test_a_word_that_one_text_says_often_is_one_case_and_not_first() -> None:
+    """Sixty times in one text, and twenty times in 20 texts of which all but one run through the expert."""
+    document = torch.cat([torch.zeros(60).long(), 1 + torch.arange(20)])
+    ids, choice = (document > 0).long(), (document == 20).long()[:, None]
+    (first, often), (second, once) = find_expert_words(made(choice, document, ids, n_experts=2)).words[0]
+    assert (first, second) == (1, 0) and (often.n, once.n) == (20, 1) and once.value == 1.0 > often.value
+
+
+def test_repetition_and_settled_routing_have_texts_for_cases() -> None:
+    """Twenty texts, each of which always or never repeats its expert: 1 text more or less is 1 of 20."""
+    document, at = torch.arange(20).repeat_interleave(50), torch.arange(50).repeat(20)
+    choice = torch.where(document % 2 == 0, 0, at % 4)[:, None]
+    found = measure_usage(made(choice, document)).repetition
+    assert found.value == 0.5 and found.n == 20 and found.high - found.low > 0.3
+    later = torch.where(document % 2 == 0, choice[:, 0], (choice[:, 0] + 1) % 4)[:, None]
+    settled = measure_saturation({1: made(choice, document), 2: made(later, document)}).by_step[1]
+    assert settled.value == 0.5 and settled.n == 20 and settled.high - settled.low > 0.3
 
 
 def test_topics_say_nothing_of_experts_that_are_moved_within_a_text_and_the_control_keeps_texts() -> None:
@@ -125,7 +144,7 @@ def test_topics_say_nothing_of_experts_that_are_moved_within_a_text_and_the_cont
 
 def test_an_even_load_has_all_bits_and_a_collapsed_one_none_and_repetition_is_next_to_chance() -> None:
     choice = torch.randint(4, (4000, 1), generator=torch.Generator().manual_seed(3))
-    even = measure_usage(made(choice, torch.zeros(4000, dtype=torch.long)))
+    even = measure_usage(made(choice, torch.arange(4000) // 50))
     assert even.entropy == pytest.approx(2.0, abs=0.01) and even.balance == pytest.approx(1.0, abs=0.01)
     assert even.repetition.low < even.repetition_chance < even.repetition.high
     gone = measure_usage(made(0 * choice, torch.zeros(4000, dtype=torch.long)))
@@ -133,7 +152,7 @@ def test_an_even_load_has_all_bits_and_a_collapsed_one_none_and_repetition_is_ne
 
 
 def test_routing_is_settled_at_the_end_and_independent_routers_agree_by_chance() -> None:
-    random, document = torch.Generator().manual_seed(4), torch.zeros(4000, dtype=torch.long)
+    random, document = torch.Generator().manual_seed(4), torch.arange(4000) // 50
     draws = [torch.rand(4000, 4, generator=random).topk(2).indices for _ in range(2)]
     found = measure_saturation({1: made(draws[0], document), 9: made(draws[1], document)})
     assert found.by_step[9].value == 1.0 and found.by_step[1].low < found.chance == 0.5 < found.by_step[1].high

@@ -48,6 +48,17 @@ def test_the_shrunk_latent_shows_in_the_error_and_not_in_the_reconstruction() ->
     assert torch.allclose(found.nu["error"][4:], torch.zeros(2), atol=0.03)
 
 
+def test_a_latent_without_a_row_is_exclusive_to_no_model_by_norms() -> None:
+    one = crosscoder(torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 1.0]))
+    with torch.no_grad():
+        one.W_dec[0, 1] = 0.0  # of the base alone
+        one.W_dec[1] = 0.0  # of neither
+    found = measure_latent_scaling(one, world())
+    assert float(found.by_norm[0]) == float("inf") and bool(found.by_norm[1].isnan())
+    assert bool((found.fired[:2] > 0).all()), "the encoder has them nonetheless"
+    assert "1 by norms" in repr(found) and not bool(found.exclusive()[:2].any())
+
+
 def test_a_latent_that_the_base_writes_by_another_one_shows_in_the_reconstruction() -> None:
     """Decoupling: latent 5 is a copy of latent 0 whose only row is the base's; scaling sees through it."""
     split = crosscoder(torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0, 0.0]))
