@@ -263,7 +263,7 @@ def test_tokens_have_a_space_in_which_each_is_named() -> None:
         (lambda s: measure_analogies(s, [("fog", "bay")]), InvalidArgument, "at least three pairs"),
         (lambda s: measure_analogies(s, [("fog", "bay"), (0, 1), ("bay", "sea")]), InvalidArgument, "3 pairs .* 2 are"),
         (lambda s: measure_precision({"s": s}, ["a"]), InvalidArgument, "one for each"),
-        (lambda s: Space(s.rows * torch.nan, s.names), NotFinite, "NaN or infinity"),
+        (lambda s: Space(s.rows * torch.nan, s.names), NotFinite, "the row .fog. of the space holds nan"),
         (lambda s: Space(s.rows, ("a",)), InvalidArgument, "a name for each"),
     ],
 )
