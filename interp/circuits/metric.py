@@ -78,7 +78,7 @@ def first_token(model: Model, word: str) -> int:
     if is_blank(model.tokenizer, ids[0]):
         raise InvalidArgument(
             f"the first of the tokens {[piece(model.tokenizer, i) for i in ids]} of {word!r} is white space alone, "
-            "which says nothing of the word: give the id of the token that does"
+            "which says nothing of the word: end the text with that white space, and give the id of the token after it"
         )
     return ids[0]
 

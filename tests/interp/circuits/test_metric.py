@@ -38,6 +38,10 @@ def test_answers_may_be_ids_and_the_first_token_of_a_word_is_its_first(gpt2: Mod
         first_token(gpt2, "")
     with pytest.raises(ValueError, match=r"the first of the tokens \[' ', 'a', 'b'\] of ' ab' is white space alone"):
         first_token(gpt2, " ab")
+    with pytest.raises(ValueError, match="end the text with that white space, and give the id of the token after it"):
+        first_token(gpt2, " ab")
+    asked, whole = gpt2.tokens("so ").ids[0].tolist(), gpt2.tokens("so ab").ids[0].tolist()
+    assert whole[: len(asked)] == asked and whole[len(asked)] == first_token(gpt2, "ab")
     with pytest.raises(ValueError, match="a word of no tokens was given"):
         word_log_probability(gpt2, TEXTS, [])
     with pytest.raises(ValueError, match="300 is no token of .*: ids are 0 to 256"):
