@@ -51,21 +51,23 @@ def knowledge_panel(found: Knowledge, silenced: tuple[float, float], top: Count 
     order = found.attribution.sort(dim=1, descending=True)
     values, numbers = order.values[:, :top], order.indices[:, :top]
     missed, n = float(found.error.abs().max()), len(found.neurons())
+    most = max(float(torch.quantile(values.abs(), 0.99)), 1e-12)
     figure = heat(
         values.tolist(),
         [str(i + 1) for i in range(values.shape[1])],
         [f"layer {layer}" for layer in range(len(values))],
-        most=max(float(torch.quantile(values.abs(), 0.99)), 1e-12),
+        most=most,
         texts=[[str(i) for i in row] for row in numbers.tolist()],
-        hover="%{y}, memory %{text}<br>%{z:.2%} of probability<extra></extra>",
+        hover="%{y}, memory %{hovertext}<br>%{z:.2%} of probability<extra></extra>",
     )
-    figure.update_xaxes(title_text="memories of the layer, by number, largest attribution first")
+    figure.update_xaxes(title_text="memories by number, largest first")
     return Panel(
         title=f"What memories give of “{found.query.prompt}” … {found.query.answer}",
         body=figure,
         caption=(
-            f"Integrated gradients of the answer's probability ({found.clean:.1%}), layer by layer; red raises it. A "
-            f"layer's attributions add up to what the answer loses without that layer, to {missed:.2%}."
+            f"Integrated gradients of the answer's probability ({found.clean:.1%}), layer by layer; red raises it, full "
+            f"colour by {100 * most:.2g} points. A layer's attributions add up to what the answer loses without that "
+            f"layer, but for {100 * missed:.2g} points at most."
         ),
         control=(
             f"With the {n} memories of at least a fifth of the largest attribution silenced the answer has "

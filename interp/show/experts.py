@@ -36,7 +36,7 @@ def load_panel(usages: Mapping[int, Usage]) -> Panel:
         [f"layer {layer}" for layer in loads],
         most=max(most, 1e-9),
         texts=[[f"{100 * value:.0f}" for value in load.tolist()] for load in loads.values()],
-        hover="%{y}, expert %{x}: %{text} % of the load<extra></extra>",
+        hover="%{y}, expert %{x}: %{hovertext} % of the load<extra></extra>",
     )
     figure.update_xaxes(title_text="expert")
     layer, expert = max(((one, int(load.argmax())) for one, load in loads.items()), key=lambda at: loads[at[0]][at[1]])
@@ -45,9 +45,9 @@ def load_panel(usages: Mapping[int, Usage]) -> Panel:
         title="How much each expert is used, %",
         body=figure,
         caption=(
-            f"The share of a layer's choices that each expert gets; red is more than an even share, blue less. Most: "
-            f"expert {expert} of layer {layer}, {float(loads[layer][expert]):.0%}. The least even layer has "
-            f"{uneven.entropy:.2f} bits of load."
+            f"The share of a layer's choices that each expert gets; red is more than an even share, blue less, full "
+            f"colour by {100 * most:.2g} points. Most: expert {expert} of layer {layer}, "
+            f"{float(loads[layer][expert]):.0%}. The least even layer has {uneven.entropy:.2f} bits of load."
         ),
         control=f"Even: {1 / E:.1%} each, {log2(E):.2f} bits.",
     )

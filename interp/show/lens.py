@@ -11,6 +11,7 @@ from interp.show.html import visible
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, style_figure
 
+NATS = "%{y}, after %{x}<br>%{z:.3g} nats<extra></extra>"
 SUBJECT = {
     "LogitLens": "as if it were the last",
     "TunedLens": "tuned",
@@ -27,14 +28,16 @@ def lens_panel(reading: LensReading, text: int = 0) -> Panel:
         ```
     """
     words = [[label_of(reading.words[int(i)]) for i in row[text, :, 0]] for row in reading.top]
-    figure = _map(reading, reading.probability[..., 0], text, 1.0, words)
+    hover = "%{y}, after %{x}<br>%{hovertext}: %{z:.1%}<extra></extra>"
+    figure = _map(reading, reading.probability[..., 0], text, 1.0, words, hover)
     return Panel(
         title=f"What each layer would say next: {reading.lens}",
         body=figure,
         caption=(
             "A cell is the likeliest next token if the stream after that layer, read "
-            f"{SUBJECT.get(reading.lens, 'through the lens')}, were all there is; the redder, the likelier. Read a "
-            "column upwards: where the top row's token first appears, the model has found its answer."
+            f"{SUBJECT.get(reading.lens, 'through the lens')}, were all there is; the redder, the likelier, full "
+            "colour at a probability of 1. Read a column upwards: where the top row's token first appears, the model "
+            "has found its answer."
         ),
         control="The top row is the model itself, which every lens must agree with.",
     )
@@ -48,12 +51,12 @@ def divergence_panel(reading: LensReading, text: int = 0) -> Panel:
         divergence_panel(read(lens, "The Golden Gate Bridge is in")).body.show()
         ```
     """
-    values = reading.kl
+    values, most = reading.kl, _most(reading.kl)
     mean = ", ".join(f"{float(kl):.2f}" for kl in reading.mean_kl)
     return Panel(
         title=f"How far each layer is from the model's answer: {reading.lens}",
-        body=_map(reading, values, text, _most(values)),
-        caption=f"KL(model ‖ lens) in nats: white is none. Means over tokens by layer: {mean}.",
+        body=_map(reading, values, text, most),
+        caption=f"KL(model ‖ lens): white is none, full colour {most:.3g} nats. Means over tokens by layer: {mean}.",
         control="The top row is 0: the model diverges from itself by nothing.",
     )
 
@@ -66,10 +69,14 @@ def entropy_panel(reading: LensReading, text: int = 0) -> Panel:
         entropy_panel(read(lens, "The Golden Gate Bridge is in")).body.show()
         ```
     """
+    most = _most(reading.entropy)
     return Panel(
         title=f"How undecided each layer is: {reading.lens}",
-        body=_map(reading, reading.entropy, text, _most(reading.entropy)),
-        caption="Entropy in nats: white is certainty. A layer may be certain and wrong; the divergence says which.",
+        body=_map(reading, reading.entropy, text, most),
+        caption=(
+            f"Entropy: white is certainty, full colour {most:.3g} nats. A layer may be certain and wrong; the "
+            "divergence says which."
+        ),
         control="The top row is the model's own entropy.",
     )
 
@@ -90,11 +97,13 @@ def rank_panel(ranks: Ranks, text: int = 0) -> Panel:
         [f"layer {layer}" for layer in ranks.layers],
         most=_most(size),
         texts=[["" if i < 0 else str(i) for i in row] for row in values.tolist()],
+        hover="%{y}, after %{x}<br>rank %{hovertext}<extra></extra>",
     )
     return Panel(
         title=f"The rank of “{visible(ranks.word)}”: {ranks.lens}",
         body=figure,
-        caption="How many tokens each layer finds likelier; white is the likeliest, colour is on a log scale.",
+        caption="How many tokens each layer finds likelier: white is the likeliest; colour is on a log scale, full "
+        f"at rank {int(values.max())}.",
         control="The top row is its rank in the model's own answer.",
     )
 
@@ -132,9 +141,16 @@ def _quote(word: str) -> str:
     return " − ".join(f"“{visible(part)}”" for part in word.split(" − "))
 
 
-def _map(reading: LensReading, values: Tensor, text: int, most: float, words: list[list[str]] | None = None) -> Figure:
+def _map(
+    reading: LensReading,
+    values: Tensor,
+    text: int,
+    most: float,
+    words: list[list[str]] | None = None,
+    hover: str = NATS,
+) -> Figure:
     rows = [f"layer {layer}" for layer in reading.layers]
-    return heat(values[:, text].tolist(), reading.tokens[text], rows, most=most, texts=words)
+    return heat(values[:, text].tolist(), reading.tokens[text], rows, most=most, texts=words, hover=hover)
 
 
 def _most(values: Tensor) -> float:

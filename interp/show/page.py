@@ -44,7 +44,7 @@ class Panel:
         options = {"full_html": False, "include_mathjax": False, "config": CONFIG}
         figure = self.body.to_html(include_plotlyjs=not _in_notebook, **options)
         _in_notebook.append(self.title)
-        return Html(part("panel", self, Markup(figure)))._repr_html_()
+        return Html(part("panel", self, _scrolled(self.body, figure)))._repr_html_()
 
 
 @dataclass(frozen=True)
@@ -146,4 +146,10 @@ def body_html(panel: Panel, name: str) -> Markup:
     if isinstance(panel.body, Html):
         return Markup(panel.body.text)
     options = {"full_html": False, "include_plotlyjs": False, "include_mathjax": False}
-    return Markup(panel.body.to_html(**options, div_id=name, config=CONFIG))
+    return _scrolled(panel.body, panel.body.to_html(**options, div_id=name, config=CONFIG))
+
+
+def _scrolled(figure: Figure, drawn: str) -> Markup:
+    """A figure that is scrolled where its page is narrower than it can be read at."""
+    least = (figure.layout.meta or {}).get("least_width", 0)
+    return part("scrolled", least, Markup(drawn)) if least else Markup(drawn)

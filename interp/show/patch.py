@@ -37,7 +37,8 @@ def patch_panel(effect: PatchEffect, model: Model | None = None) -> Panel:
         title=f"Patching, {effect.kind}",
         body=figure,
         caption=(
-            f"A cell is {MEANING[kind]}: 0 is nothing, 1 all of it, less than 0 the contrary. "
+            f"A cell is {MEANING[kind]}: 0 is nothing, 1 all of it, less than 0 the contrary; full colour is "
+            f"{most:.3g}. "
             f"Mean of {count_of(len(effect.base), 'pair')} of texts."
         ),
         control=(

@@ -3,7 +3,9 @@
 import torch
 from plotly.graph_objects import Figure, Heatmap
 
+from hooks.plurals import count_of
 from interp.memory import Trace
+from interp.show.heat import set_least_width
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, PAPER, style_figure
 
@@ -17,7 +19,7 @@ def trace_panel(trace: Trace) -> Panel:
         ```
     """
     effect, (low, high) = 100 * trace.average_indirect_effect, 100 * trace.interval()
-    most = float(effect.nan_to_num(0).abs().max())
+    most = max(float(effect.nan_to_num(0).abs().max()), 1e-9)
     hover = "%{y}, layers %{x}<br>%{z:.1f} points (%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>"
     cells = Heatmap(
         z=effect.tolist(),
@@ -33,7 +35,7 @@ def trace_panel(trace: Trace) -> Panel:
         hovertemplate=hover,
         showscale=False,
     )
-    figure = style_figure(Figure(cells), 300)
+    figure = set_least_width(style_figure(Figure(cells), 300), 120 + 34 * len(trace.layers))
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(title_text="layers restored together", type="category", showgrid=False)
     figure.update_layout(margin_l=104)
@@ -42,9 +44,9 @@ def trace_panel(trace: Trace) -> Panel:
         body=figure,
         caption=(
             "The subject's embeddings are broken by noise, and one place at a time gets its clean value back; a cell "
-            "is the answer's probability that this recovers, in points. Red at the last subject token in early to "
-            "middle layers means that the fact is looked up there, which is where ROME writes. Mean of "
-            f"{len(trace.clean)} facts; point at a cell for its 95% bootstrap interval."
+            f"is the answer's probability that this recovers, in points, full colour {most:.2g}. Red at the last subject "
+            "token in early to middle layers means that the fact is looked up there, which is where ROME writes. Mean "
+            f"of {count_of(len(trace.clean), 'fact')}; point at a cell for its 95% bootstrap interval."
         ),
         control=(
             f"With nothing broken the answer has {trace.clean.mean():.0%}, with nothing restored "
