@@ -698,40 +698,40 @@ STATE: Final = (
 
 SEEN: Final = (
     Fault(
-        "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one another, "
-        "colours without a scale",
+        "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one "
+        "another, colours without a scale",
         "interp/show/heat.py",
         '        textfont={"size": 11},\n',
         "",
         ("test_columns_are_as_wide_as_their_longest_text",),
     ),
     Fault(
-        "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one another, "
-        "colours without a scale",
+        "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one "
+        "another, colours without a scale",
         "interp/show/heat.py",
         "len(columns) * max(20, round(LETTER * longest) + 8)",
         "0",
         ("test_columns_are_as_wide_as_their_longest_text",),
     ),
     Fault(
-        "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one another, "
-        "colours without a scale",
+        "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one "
+        "another, colours without a scale",
         "interp/show/heat.py",
         "        hovertext=texts,\n",
         "",
         ("test_a_long_text_is_cut_in_its_cell_and_whole_on_hover",),
     ),
     Fault(
-        "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one another, "
-        "colours without a scale",
+        "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one "
+        "another, colours without a scale",
         "interp/show/page.py",
         'part("scrolled", least, Markup(drawn)) if least else Markup(drawn)',
         "Markup(drawn)",
         ("test_a_page_scrolls_a_figure_that_is_wider_than_it",),
     ),
     Fault(
-        "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one another, "
-        "colours without a scale",
+        "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one "
+        "another, colours without a scale",
         "interp/show/heads.py",
         "{float(scores.control[layer, head]):.2g}",
         "{float(scores.control[layer, head]):.2f}",

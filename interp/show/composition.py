@@ -65,9 +65,9 @@ def knowledge_panel(found: Knowledge, silenced: tuple[float, float], top: Count 
         title=f"What memories give of “{found.query.prompt}” … {found.query.answer}",
         body=figure,
         caption=(
-            f"Integrated gradients of the answer's probability ({found.clean:.1%}), layer by layer; red raises it, full "
-            f"colour by {100 * most:.2g} points. A layer's attributions add up to what the answer loses without that "
-            f"layer, but for {100 * missed:.2g} points at most."
+            f"Integrated gradients of the answer's probability ({found.clean:.1%}), layer by layer; red raises it, "
+            f"full colour by {100 * most:.2g} points. A layer's attributions add up to what the answer loses without "
+            f"that layer, but for {100 * missed:.2g} points at most."
         ),
         control=(
             f"With the {n} memories of at least a fifth of the largest attribution silenced the answer has "

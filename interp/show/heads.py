@@ -25,7 +25,10 @@ def heads_panel(scores: HeadScores) -> Panel:
     return Panel(
         title=f"Heads by their {scores.name} score",
         body=figure,
-        caption=f"The highest is head {head} of layer {layer}, with {best:.2g}; full colour is {most:.2g}, point at a cell for its score.",
+        caption=(
+            f"The highest is head {head} of layer {layer}, with {best:.2g}; full colour is {most:.2g}. Point at a cell "
+            "for its score."
+        ),
         control=(
             f"Next to it, {scores.where}: that head scores {float(scores.control[layer, head]):.2g}, and no head more "
             f"than {float(scores.control.max()):.2g}."
@@ -53,7 +56,7 @@ def attention_panel(model: Model, acts: Activations, layer: int, head: int, text
     return Panel(
         title=f"Where head {head} of layer {layer} looks",
         body=figure.update_yaxes(autorange="reversed"),
-        caption="Each row is a token that looks, each column one that is looked at; rows sum to 1, which is full colour.",
+        caption="Each row is a token that looks, each column one that is looked at; rows sum to 1, full colour.",
         control=(
             f"The first token gets {float(A[:, 0].mean()):.0%} of the attention; a head with nothing to do looks there."
         ),

@@ -44,9 +44,9 @@ def trace_panel(trace: Trace) -> Panel:
         body=figure,
         caption=(
             "The subject's embeddings are broken by noise, and one place at a time gets its clean value back; a cell "
-            f"is the answer's probability that this recovers, in points, full colour {most:.2g}. Red at the last subject "
-            "token in early to middle layers means that the fact is looked up there, which is where ROME writes. Mean "
-            f"of {count_of(len(trace.clean), 'fact')}; point at a cell for its 95% bootstrap interval."
+            f"is the answer's probability that this recovers, in points, full colour {most:.2g}. Red at the last "
+            "subject token in early to middle layers means that the fact is looked up there, which is where ROME "
+            f"writes. Mean of {count_of(len(trace.clean), 'fact')}; point at a cell for its 95% bootstrap interval."
         ),
         control=(
             f"With nothing broken the answer has {trace.clean.mean():.0%}, with nothing restored "

@@ -19,12 +19,13 @@ def test_columns_are_as_wide_as_their_longest_text(columns: int) -> None:
     figure = heat([[0.5] * columns], ["·tok"] * columns, ["layer 0"], most=1.0, texts=[["abcdefgh"] * columns])
     assert figure.layout.meta["least_width"] >= columns * 8 * LETTER
     assert (figure.layout.width is None) == (figure.layout.meta["least_width"] <= 800)
-    assert figure.data[0].textfont.size == 11, "not shrunk until it fits"
+    assert figure.data[0].to_plotly_json()["textfont"] == {"size": 11}, "not shrunk until it fits"
 
 
 def test_a_long_text_is_cut_in_its_cell_and_whole_on_hover() -> None:
     figure = heat([[0.5]], ["a"], ["layer 0"], most=1.0, texts=[["·Constantinople"]], hover="%{hovertext}")
-    assert figure.data[0].text[0][0] == "·Constan…" and figure.data[0].hovertext[0][0] == "·Constantinople"
+    cells = figure.data[0].to_plotly_json()
+    assert cells["text"][0][0] == "·Constan…" and cells["hovertext"][0][0] == "·Constantinople"
 
 
 def test_a_page_scrolls_a_figure_that_is_wider_than_it(tmp_path: object) -> None:
