@@ -960,6 +960,13 @@ SEEN: Final = (
         ("test_a_latent_without_a_row_is_exclusive_to_no_model_by_norms",),
     ),
     Fault(
+        "What is there many times counted as as many cases",
+        "interp/atlas/map_quality.py",
+        "mean_over_groups(trustworthiness_of_rows(unit, xy, k), item)",
+        "mean_over_groups(trustworthiness_of_rows(unit, xy, k), rows)",
+        ("test_rows_of_one_picture_are_one_case_of_how_far_a_map_is_believed",),
+    ),
+    Fault(
         "Two conditions on the same prompts compared by intervals of each alone",
         "interp/context/hops.py",
         "        read, used = (any(e.low > 0 for e in of.values()) for of in (self.read, self.more))\n",
@@ -973,6 +980,13 @@ SEEN: Final = (
         "means_at_once((shares[0] - shares[1])[:, None])[0]",
         "means_at_once((shares[0] - shares[1].flip(0))[:, None])[0]",
         ("test_naming_beyond_a_control_is_compared_prompt_by_prompt",),
+    ),
+    Fault(
+        "Two conditions on the same prompts compared by intervals of each alone",
+        "interp/steering/samples.py",
+        "if len(prompts) > 1 and prompts == ",
+        "if len(prompts) < 1 and prompts == ",
+        ("test_a_ratio_of_perplexities_does_not_hang_on_how_prompts_differ",),
     ),
     Fault(
         "The best of several found by intervals that each hold alone",

@@ -15,7 +15,7 @@ from interp.atlas.activation_atlas import Atlas
 from interp.atlas.neighbours import Precision, measure_precision
 from interp.atlas.sample import unit_rows
 from interp.atlas.space import Space
-from interp.common.statistics import Estimate, mean_with_interval
+from interp.common.statistics import Estimate, mean_over_groups
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -61,7 +61,8 @@ def measure_map(atlas: Atlas, k: Count = 15, *, n: Count = 2000, seed: Natural =
     """Return how far a map is to be believed, on `n` rows drawn at random.
 
     `T(k) = 1 − 2 / (n k (2n − 3k − 1)) Σ_i Σ_{j near on the map, not in the space} (rank_i(j) − k)` (Venna and Kaski
-    2001), with interval by bootstrap over rows. Rows of one picture or text never count as neighbours for purity.
+    2001), with interval by bootstrap over pictures or texts with all their rows, which never count as neighbours of
+    each other for purity.
 
     Raises:
         InvalidArgument: fewer than 3 k + 2 rows.
@@ -78,13 +79,14 @@ def measure_map(atlas: Atlas, k: Count = 15, *, n: Count = 2000, seed: Natural =
         raise InvalidArgument(f"{len(rows)} rows are too few for {k} neighbours of each: give {3 * k + 2} at least")
     unit = unit_rows(atlas.sample.space)[rows]
     planes = {"map": atlas.xy[rows], "principal components": atlas.pca[rows]}
-    trust = {name: mean_with_interval(trustworthiness_of_rows(unit, xy, k)) for name, xy in planes.items()}
+    item = atlas.sample.item[rows]
+    trust = {name: mean_over_groups(trustworthiness_of_rows(unit, xy, k), item) for name, xy in planes.items()}
     if atlas.sample.labels is None:
         return MapQuality(trust, None, len(rows))
     names = tuple(map(str, rows.tolist()))
     spaces = {name: Space(xy, names, "euclid") for name, xy in planes.items()}
     spaces["all dimensions"] = Space(unit, names)
-    labels, groups = [atlas.sample.labels[i] for i in rows.tolist()], atlas.sample.item[rows].tolist()
+    labels, groups = [atlas.sample.labels[i] for i in rows.tolist()], item.tolist()
     return MapQuality(trust, measure_precision(spaces, labels, k=k, groups=groups), len(rows))
 
 

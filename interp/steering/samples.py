@@ -13,7 +13,7 @@ from hooks.border import Finite, Natural, NotNegative
 from hooks.errors import InvalidArgument, NoFluentDose
 from hooks.progress import progress_bar
 from interp.common.at_once import means_at_once
-from interp.common.statistics import Estimate, bootstrap, mean_share
+from interp.common.statistics import Estimate, bootstrap, draw_groups, mean_share, percentile_ends
 from interp.common.texts import list_texts
 from interp.steering.conditional import Conditional
 from interp.steering.fluency import measure_distinctness, measure_surprisal
@@ -106,7 +106,16 @@ class Samples:
         return bootstrap(lambda drawn: float(drawn[0][:, 0].sum() / drawn[0][:, 1].sum()), [cases])
 
     def perplexity_over(self, other: "Samples") -> Estimate:
-        """Perplexity of these continuations over that of others, with a bootstrap interval over prompts."""
+        """Perplexity of these continuations over that of others, with a bootstrap interval over prompts.
+
+        Of the same prompts, each is drawn with its continuations of both: what is surprising in both is no difference.
+        """
+        prompts = [*dict.fromkeys(self.prompts)]
+        if len(prompts) > 1 and prompts == [*dict.fromkeys(other.prompts)]:
+            both = torch.cat([one._cases(one.surprisal, one.lengths) for one in (self, other)], 1)
+            nats, tokens, of, per = (draw_groups(len(both), 500, 0) @ both).T
+            low, high = percentile_ends((nats / tokens - of / per).exp()).tolist()
+            return Estimate(_perplexity(both[:, :2]) / _perplexity(both[:, 2:]), low, high, len(both))
         return bootstrap(lambda drawn: _perplexity(drawn[0]) / _perplexity(drawn[1]), [self._pairs, other._pairs])
 
     @property

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,15 @@ def test_a_walk_follows_the_roll_and_a_straight_line_on_the_map_does_not() -> No
     assert order[0] > 0.98 and order[1] < 0.8
     assert walk.route.largest < walk.straight.largest and walk.route.largest < walk.random.largest
     assert walk.route.detour >= 1 and walk.route.changes is None
+
+
+def test_rows_of_one_picture_are_one_case_of_how_far_a_map_is_believed() -> None:
+    random = torch.Generator().manual_seed(0)
+    rows, xy = torch.randn(160, 6, generator=random), torch.randn(160, 2, generator=random)
+    atlas = atlas_of(rows, xy)
+    places = replace(atlas, sample=replace(atlas.sample, item=torch.arange(160) // 8))
+    alone, found = (measure_map(one, 5).trustworthiness["map"] for one in (atlas, places))
+    assert (alone.n, found.n) == (160, 20) and found.value == alone.value
 
 
 def test_the_shortest_way_along_a_line_of_rows_is_the_line() -> None:

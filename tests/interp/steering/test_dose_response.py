@@ -284,6 +284,16 @@ def test_naming_variety_and_perplexity_are_the_means_of_all_continuations_not_of
     assert made.perplexity_over(other).value == pytest.approx(math.exp(24 / 12 - 12 / 24))
 
 
+def test_a_ratio_of_perplexities_does_not_hang_on_how_prompts_differ() -> None:
+    """Twenty prompts from easy to hard, each twice as perplexing when steered: the ratio is 2 whatever is drawn."""
+    prompts, nats = tuple(map(str, range(20))), torch.linspace(5, 60, 20)
+    plain = Samples(0.0, prompts, ("",) * 20, torch.zeros(20) > 0, nats, torch.full((20,), 10), torch.ones(20))
+    ratio = replace(plain, surprisal=nats + 10 * math.log(2)).perplexity_over(plain)
+    assert (ratio.value, ratio.low, ratio.high, ratio.n) == pytest.approx((2.0, 2.0, 2.0, 20))
+    others = replace(plain, prompts=tuple(f"other {p}" for p in prompts))
+    assert plain.perplexity_over(others).low < 0.7
+
+
 def test_naming_beyond_a_control_is_compared_prompt_by_prompt() -> None:
     """Ten of 20 prompts and four of these ten: intervals of each alone overlap."""
     prompts = tuple(f"prompt {i // 2}" for i in range(40))
