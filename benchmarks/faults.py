@@ -698,6 +698,24 @@ STATE: Final = (
 
 SEEN: Final = (
     Fault(
+        "Sentences of a page that are not true of it",
+        "interp/show/dose.py",
+        "intervals over prompts, Wilson's",
+        "intervals, Wilson's",
+    ),
+    Fault(
+        "Sentences of a page that are not true of it",
+        "interp/show/generations.py",
+        "{len(shown)} of {count_of(len(first), 'prompt')}",
+        "each prompt",
+    ),
+    Fault(
+        "Sentences of a page that are not true of it",
+        "interp/show/steering.py",
+        "A script next to the page draws its figures, and nothing is fetched.",
+        "The page holds all it needs and fetches nothing.",
+    ),
+    Fault(
         "Heat maps that cannot be read: words shrunk to specks and left out of the hover, labels on top of one "
         "another, colours without a scale",
         "interp/show/heat.py",

@@ -64,8 +64,8 @@ def write(
         tiles=_tiles(found, turned, seen, moved),
         notes=(
             f"Models: landmark and the CLIP of postcards, bundled. Seed {settings.seed}; texts and pictures that they "
-            "never saw. Made by `interp demo`.",
-            "Intervals are 95%. The page holds all it needs and fetches nothing.",
+            "never saw. Made by interp demo.",
+            "Intervals are 95%. A script next to the page draws its figures, and nothing is fetched.",
         ),
     )
 

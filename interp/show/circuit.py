@@ -9,7 +9,7 @@ from hooks.errors import InvalidArgument
 from hooks.plurals import count_of
 from interp.circuits.edges import EdgeEffect, FaithfulnessCurve
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, MUTED, PAPER, RIVALS, style_figure
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, INK, MUTED, PAPER, RIVALS, style_figure
 
 
 def circuit_panel(found: EdgeEffect, n_edges: Count = 40, by: str = "size") -> Panel:
@@ -90,7 +90,7 @@ def faithfulness_panel(curves: Sequence[FaithfulnessCurve]) -> Panel:
                 hovertemplate=hover,
             )
         )
-    figure.update_xaxes(type="log", title_text="edges in the circuit, of all", tickformat=".1%")
+    figure.update_xaxes(type="log", dtick=1, title_text="edges in the circuit, of all", tickformat="~%")
     figure.update_yaxes(title_text="faithfulness")
     figure = style_figure(figure, 420).add_hline(y=1.0, line={"color": MUTED, "dash": "dot", "width": 1.5})
     areas = "; ".join(f"{c.name}: CPR {c.cpr:.3f}, CMD {c.cmd:.3f}, over log size {c.log_area:.3f}" for c in curves)
@@ -110,7 +110,7 @@ def _marks(nodes: dict[str, tuple[float, float]]) -> Scatter:
     xs, ys = zip(*nodes.values(), strict=True) if nodes else ((), ())
     marks = Scatter(x=xs, y=ys, text=[*nodes], mode="markers+text", textposition="top center", showlegend=False)
     marks.update(marker={"size": 13, "color": PAPER, "line": {"color": MUTED, "width": 1.5}})
-    return marks.update(textfont={"size": 10, "color": MUTED}, hovertemplate="%{text}<extra></extra>")
+    return marks.update(textfont={"size": 11, "color": INK}, hovertemplate="%{text}<extra></extra>")
 
 
 def _place(node: str, senders: tuple[str, ...]) -> tuple[float, float]:

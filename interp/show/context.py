@@ -27,8 +27,12 @@ def demonstrations_panel(effects: DemonstrationEffects) -> Panel:
         title=f"{effects.task}: what of {effects.shots} demonstrations matters",
         body=_shares(rows, {"nothing changed": CONCEPT, "no demonstrations": CONTROL}),
         caption=(
-            f"Each row is the same prompts with one thing changed. {dearest.capitalize()} costs most: "
-            f"{costs[dearest]:.0%}, with its 95 % interval."
+            "Each row is the same prompts with one thing changed. "
+            + (
+                f"{dearest.capitalize()} costs most: {costs[dearest]:.0%}, with its 95 % interval."
+                if costs[dearest].value > 0
+                else "None of it costs anything."
+            )
         ),
         control="" if bare is None else f"Without demonstrations the label is said in {bare.value:.0%} of prompts.",
     )

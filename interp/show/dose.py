@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from plotly.graph_objects import Scatter
 from plotly.subplots import make_subplots
 
+from hooks.plurals import count_of
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, draw_rule, rgba, style_figure
 from interp.steering import ChosenDose, DoseResponse, Samples
@@ -50,10 +51,10 @@ def dose_panel(found: DoseResponse | ChosenDose, concept: str) -> Panel:
     ticks = [0.1, 0.3, 1, 3, 10, 30, 100, 1000]
     figure.update_yaxes(title_text="perplexity ratio", type="log", tickvals=ticks, row=2, col=1)
     draw_rule(figure, FLUENT, f"{FLUENT:g} × unsteered", row=2, corner="bottom left")
-    figure.update_xaxes(title_text=f"dose, in units of {response.unit}", row=2, col=1)
+    figure.update_xaxes(title_text=f"dose, in units of<br>{response.unit}", row=2, col=1)
     return Panel(
         title=f"Turning it up: how often the text names {concept}, and what that costs in fluency",
-        body=style_figure(figure, 540).update_layout(margin_t=40),
+        body=style_figure(figure, 560).update_layout(margin_t=40, margin_b=72),
         caption=caption,
         control=_control(response),
     )
@@ -74,18 +75,19 @@ def _level(doses: list[float], share: float, name: str, dash: str) -> Scatter:
 
 
 def _caption(response: DoseResponse, concept: str) -> str:
+    prompts = len({*response.unsteered.prompts})
     return (
         f"Look for a dose where the upper line is high while the lower one stays under {FLUENT:g}. "
         f"{_say_finding(response, concept)} Perplexity is that of the sampled text under the unsteered model. "
-        f"{len(response.unsteered.texts)} continuations per point; bands are 95% intervals, Wilson's above and a "
-        "bootstrap below."
+        f"{len(response.unsteered.texts)} continuations of {count_of(prompts, 'prompt')} per point; bands are 95% "
+        "intervals over prompts, Wilson's above and a bootstrap below."
     )
 
 
 def _caption_of_choice(chosen: ChosenDose, concept: str) -> str:
     naming, over = chosen.steered.naming, chosen.steered.perplexity_over(chosen.unsteered)
     return (
-        "On the half of the prompts that it was chosen on, which flatters it: "
+        "The curves are of the half of the prompts that it was chosen on, which flatters it. "
         f"{_caption(chosen.response, concept)} On the other half, dose {chosen.dose:g} makes {naming:.0%} "
         f"of continuations name {concept}, at {over.value:.2f} times the "
         "perplexity of unsteered text."
@@ -97,7 +99,7 @@ def _say_finding(response: DoseResponse, concept: str) -> str:
         return "Here no dose is that fluent."
     best, unsteered = response.best(FLUENT), response.unsteered
     return (
-        f"At dose {best.dose:g} {best.naming.value:.0%} of continuations name {concept}, at "
+        f"At dose {best.dose:g}, {best.naming.value:.0%} of continuations name {concept}, at "
         f"{best.perplexity_over(unsteered).value:.2f} times the perplexity of unsteered text; distinct-2 is "
         f"{best.distinctness.value:.2f} (unsteered {unsteered.distinctness.value:.2f})."
     )

@@ -10,9 +10,9 @@ from plotly.graph_objects import Bar, Figure
 from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.features import Evidence, Example, Feature
-from interp.show.html import Html, part, render, table, tokens
+from interp.show.html import Html, part, render, table, tokens, visible
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, rgba, style_figure
+from interp.show.theme import CONCEPT, INK, rgba, style_figure
 
 SPECIAL = re.compile(r"<\|?\w+\|?>|\[[A-Z]+\]")
 
@@ -66,7 +66,7 @@ def histogram_panel(feature: Feature) -> Panel:
     figure.update_xaxes(title_text="activation", range=[0, 1.05 * max(seen.largest, _threshold(feature) or 0.0)])
     figure.update_yaxes(title_text="tokens (log scale)", type="log", dtick=1, range=[-0.3, _top(seen)])
     if (threshold := _threshold(feature)) is not None:
-        figure.add_vline(x=threshold, line={"color": BEFORE, "dash": "dot", "width": 1.5})
+        figure.add_vline(x=threshold, line={"color": INK, "dash": "dot", "width": 2})
     return Panel(
         title=f"How strongly latent {feature.latent} fires",
         body=figure,
@@ -126,7 +126,7 @@ def _special(token: str) -> bool:
 
 
 def _word(scored: Sequence[str | float]) -> Markup:
-    return part("code", str(scored[0]).replace("\n", "↵"))
+    return part("code", visible(str(scored[0])))
 
 
 def _threshold(feature: Feature) -> float | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.plurals import count_of
 from interp.show.html import Html, highlight, render
 from interp.show.page import Panel
 from interp.steering import Samples
@@ -36,8 +37,9 @@ def generations_panel(before: Samples, after: Samples, spans: Spans, at_most: Co
         title="The same prompts, before and after",
         body=Html(render("generations.html", dose=after.dose, rows=rows)),
         caption=(
-            "Read across. Prompts are grey, the concept's names are marked. The first continuation drawn for each "
-            f"prompt is shown, not the best; over all {len(after.texts)} of them {after.naming.value:.0%} name it."
+            "Read across. Prompts are grey, the concept's names are marked. The first continuation drawn is "
+            f"shown, not the best, for {len(shown)} of {count_of(len(first), 'prompt')}; of all {len(after.texts)} "
+            f"continuations {after.naming.value:.0%} name it."
         ),
         control=f"Unsteered on the left, with the same prompts and seed: {before.naming.value:.1%} name it.",
     )

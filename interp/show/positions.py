@@ -42,8 +42,8 @@ def positions_panel(model: Model, text: Text, positions: Position | Sequence[Pos
             "padding, the batch or the KV cache."
         ),
         control=(
-            "Special tokens are shown as they are written; no position selects one unless it asks for it (`special`, "
-            "`tokens`), and none selects padding."
+            "Special tokens are shown as they are written; no position selects one unless it asks for it (special, "
+            "tokens), and none selects padding."
         ),
     )
 

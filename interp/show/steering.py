@@ -39,7 +39,7 @@ def dose_page(
         lead=_lead(response, chosen, concept),
         sections=sections,
         tiles=_tiles(steered, unsteered, control, concept),
-        notes=("Intervals are 95%. The page holds all it needs and fetches nothing.",),
+        notes=("Intervals are 95%. A script next to the page draws its figures, and nothing is fetched.",),
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument, nearest
+from hooks.plurals import count_of
 from hooks.summary import summarise
 from interp.circuits.edges.circuit import Circuit, top_circuit
 from interp.circuits.edges.graph import EdgeGraph
@@ -58,14 +59,15 @@ class EstimateCheck:
         return self.correlation >= TRUSTED or self.error < 1e-3
 
     def __str__(self) -> str:
-        said = f"exact effects of {len(self.edges)} edges, {self.n_texts} texts: correlation with the estimates "
-        said += f"{self.correlation:.3f}, relative error {self.error:.3f}"
+        said = f"exact effects of {len(self.edges)} edges, {count_of(self.n_texts, 'text')}: correlation with the "
+        said += f"estimates {self.correlation:.3f}, relative error {self.error:.3f}"
         if self.trusted:
             return said
         worst = int((self.estimated - self.exact).abs().argmax())
         return (
-            f"{said}\nthis estimate is WRONG here: {self.edges[worst]} changes the metric by {self.exact[worst]:+.4g}, "
-            f"and the estimate is {self.estimated[worst]:+.4g}; take eap_ig() with more steps, or exact_edges"
+            f"{said};\nthis estimate is WRONG here: {self.edges[worst]} changes the metric by "
+            f"{self.exact[worst]:+.4g}, and the estimate is {self.estimated[worst]:+.4g}; take eap_ig() with more "
+            "steps, or exact_edges"
         )
 
 

@@ -169,7 +169,7 @@ def _say_check(check: EstimateCheck) -> str:
         return said
     worst = int((check.estimated - check.exact).abs().argmax())
     return (
-        f"{said}\nthis estimate is WRONG here: {check.edges[worst]} changes the metric by {check.exact[worst]:+.4g}, "
+        f"{said};\nthis estimate is WRONG here: {check.edges[worst]} changes the metric by {check.exact[worst]:+.4g}, "
         f"and the estimate is {check.estimated[worst]:+.4g}; take more steps"
     )
 

@@ -88,7 +88,7 @@ def test_a_feature_without_a_score_says_that_nothing_was_tested(feature: Feature
 def test_promoted_and_suppressed_words_are_side_by_side(feature: Feature) -> None:
     body = words_panel(feature).body
     assert isinstance(body, Html)
-    assert "<code> bridge</code></td><td>+4.00</td><td><code> fog</code></td><td>-2.00" in body.text
+    assert "<code>·bridge</code></td><td>+4.00</td><td><code>·fog</code></td><td>-2.00" in body.text
 
 
 @pytest.mark.parametrize("panel", [examples_panel, histogram_panel, words_panel])

@@ -34,7 +34,7 @@ def test_the_control_has_the_same_doses_and_its_own_band(response: DoseResponse)
 
 def test_the_caption_gives_the_best_fluent_dose(response: DoseResponse) -> None:
     assert (
-        "At dose 2 100% of continuations name the bridge, at 1.65 times" in dose_panel(response, "the bridge").caption
+        "At dose 2, 100% of continuations name the bridge, at 1.65 times" in dose_panel(response, "the bridge").caption
     )
 
 
@@ -77,17 +77,30 @@ def test_the_share_on_the_tile_of_a_page_is_that_of_its_panels_on_the_same_promp
     page = dose_page(tmp_path / "chosen.html", response, "the bridge", names.spans, chosen).read_text(encoding="utf-8")
     tile = re.search(r'class="tile"><b>([^<]*)<', page)
     assert tile is not None and tile[1] == "25%"
-    assert "On the half of the prompts that it was chosen on, which flatters it: Look for" in page
+    assert "The curves are of the half of the prompts that it was chosen on, which flatters it. Look for" in page
     assert "On the other half, dose 2 makes 25% (3% to 80%) of continuations name the bridge, at 12.18 times" in page
-    assert "over all 4 of them 25% name it" in page
+    assert "of all 4 continuations 25% name it" in page
     page = dose_page(tmp_path / "whole.html", response, "the bridge", names.spans).read_text(encoding="utf-8")
     tile = re.search(r'class="tile"><b>([^<]*)<', page)
     assert tile is not None and tile[1] == "100%"
-    assert "At dose 2 100% of continuations name the bridge" in page
-    assert "over all 4 of them 100% name it" in page and "other half" not in page
+    assert "At dose 2, 100% of continuations name the bridge" in page
+    assert "of all 4 continuations 100% name it" in page and "other half" not in page
 
 
 def test_a_chosen_dose_shows_itself_with_what_it_does_on_other_prompts(response: DoseResponse) -> None:
     chosen = ChosenDose(2.0, response, response.unsteered, response.control[2], response.control[1])
     (panel,) = panels_of(chosen)
     assert "On the other half, dose 2 makes 25%" in panel.caption
+
+
+def test_the_sentences_of_a_page_are_true_of_it(response: DoseResponse, tmp_path: Path) -> None:
+    """Four continuations are of two prompts, which is what intervals are over; a script next to the page draws it."""
+    panel = dose_panel(response, "the bridge")
+    assert "4 continuations of 2 prompts per point; bands are 95% intervals over prompts" in panel.caption
+    assert "At dose 2, 100% of continuations" in panel.caption
+    shown = generations_panel(response.unsteered, response.best(), Names(("Golden Gate",)).spans, at_most=1)
+    assert "for 1 of 2 prompts; of all 4 continuations 100% name it" in shown.caption
+    page = dose_page(tmp_path / "true.html", response, "the bridge", Names(("Golden Gate",)).spans)
+    assert (
+        "holds all it needs" not in page.read_text(encoding="utf-8") and "script next to the page" in page.read_text()
+    )
