@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xxhash import xxh3_128
 
 from hooks.huggingface import HFModel
-from hooks.weights import weights_of
+from hooks.weights import base_of, weights_of
 
 _NOT_THE_MODEL = frozenset(
     ["_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache"]
@@ -106,7 +106,7 @@ def count_writes(hf: HFModel) -> tuple[Any, ...] | None:
     held = [*hf.parameters(), *hf.buffers()]
     if any(one.is_meta or one.is_inference() for one in held):
         return None
-    adapters = (_adapters_of(part) for part in hf.modules() if hasattr(part, "active_adapters"))
+    adapters = (_adapters_of(part) for part in hf.modules() if base_of(part) is not part)
     return (*((one.data_ptr(), one._version) for one in held), *adapters)
 
 

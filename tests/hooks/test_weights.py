@@ -15,7 +15,7 @@ from torch import nn
 from hooks import capture, intervene, load
 from hooks.contract.families import tiny
 from hooks.errors import EditRefused, InvalidArgument, WrongState
-from hooks.fingerprint import fingerprint
+from hooks.fingerprint import fingerprint, fingerprint_now
 from hooks.interventions import scale
 from hooks.offload import refuse_meta
 from hooks.site import mlp_act, resid_post
@@ -140,6 +140,21 @@ def test_an_adapter_that_is_off_leaves_the_weights_of_the_model_without_it(
 ) -> None:
     with adapted.disable_adapter():
         assert fingerprint(adapted.get_base_model()) == fingerprint(hf_model("llama"))
+
+
+def test_an_adapter_that_is_switched_off_or_weighed_otherwise_is_seen_where_no_weight_is_written_to(
+    adapted: Any,
+) -> None:
+    hf = adapted.get_base_model()
+    whole = fingerprint_now(hf)
+    with adapted.disable_adapter():
+        assert fingerprint_now(hf) == fingerprint(hf_model("llama")) != whole
+    assert fingerprint_now(hf) == whole
+    layer = next(module for module in hf.modules() if hasattr(module, "lora_A"))
+    layer.set_scale("default", 3.0)
+    assert fingerprint_now(hf) == fingerprint(hf) != whole
+    layer.set_scale("default", 1.0)
+    assert fingerprint_now(hf) == whole
 
 
 def test_a_change_under_an_adapter_is_of_the_weight_inside_it(adapted: Any) -> None:
