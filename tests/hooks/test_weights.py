@@ -143,7 +143,7 @@ def test_an_adapter_that_is_off_leaves_the_weights_of_the_model_without_it(
 
 
 def test_an_adapter_that_is_switched_off_or_weighed_otherwise_is_seen_where_no_weight_is_written_to(
-    adapted: Any,
+    adapted: Any, hf_model: Any
 ) -> None:
     hf = adapted.get_base_model()
     whole = fingerprint_now(hf)
