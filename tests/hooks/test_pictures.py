@@ -197,6 +197,30 @@ def test_a_place_sees_exactly_the_pixels_on_which_its_gradient_is(build: Any) ->
             assert torch.equal(lit | whole, whole) and bool(lit[down.start, across.start] or site == conv_pre[2])
 
 
+def test_a_place_that_sees_padding_alone_sees_no_pixel() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 2, 1, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 10 * 10, 4))
+    grid = load(net, inputs=torch.rand(1, 3, 8, 8)).grids[conv_pre[0]]
+    assert grid.shape == (10, 10) and grid.receptive_field(1, 8) == (range(1), range(7, 8))
+    assert all(len(part) == 0 for place in ((0, 0), (9, 9)) for part in grid.receptive_field(*place))
+
+
+def test_what_a_head_reads_by_keyword_is_the_embedding() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            return self.head(input=self.conv(pixels).relu().mean((2, 3)))
+
+    torch.manual_seed(0)
+    net, x = Net(), torch.rand(2, 3, 8, 8)
+    found = capture(load(net, inputs=x[:1]), x, [embedding, logits])
+    torch.testing.assert_close(found[embedding][:, 0], net.conv(x).relu().mean((2, 3)).detach())
+    torch.testing.assert_close(found[logits][:, 0], net(x).detach())
+
+
 def test_one_white_pixel_changes_only_places_that_see_it(convnet: Network) -> None:
     dark = torch.zeros(1, 3, SIZE, SIZE)
     lit = dark.clone()

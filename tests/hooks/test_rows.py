@@ -10,7 +10,7 @@ from datasets import Dataset
 from hooks import Model, capture, stream
 from hooks.errors import InvalidArgument
 from hooks.position import everywhere
-from hooks.rows import fit_rows
+from hooks.rows import cut_texts, fit_rows
 from hooks.site import resid_post
 
 CONTEXT = 96
@@ -42,6 +42,13 @@ def test_ids_that_begin_with_a_word_keep_it_as_content_when_they_are_cut(gpt2: M
 def test_texts_that_fit_are_the_same_object(gpt2: Model) -> None:
     tokens = gpt2.tokens(["Fog", "The bay"])
     assert fit_rows(gpt2, tokens) is tokens and tokens.text_number.tolist() == [0, 1]
+
+
+def test_a_text_of_as_many_tokens_as_the_context_is_one_piece_and_one_token_more_makes_two(gpt2: Model) -> None:
+    fits, longer = LONG[: CONTEXT - 1], LONG[:CONTEXT]
+    assert gpt2.tokens(fits).ids.shape[1] == CONTEXT
+    one, two, none = cut_texts(gpt2, [fits, longer, ""])
+    assert one == [fits] and len(two) == 2 and "".join(two) == longer and none == []
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

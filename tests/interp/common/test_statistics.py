@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from math import isnan, nan
+from math import inf, isnan, nan
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,12 @@ def test_a_value_and_its_interval_have_the_same_digits_and_where_there_is_no_int
     assert str(Estimate(0.5, 0.25, 0.75, 8)) == f"{Estimate(0.5, 0.25, 0.75, 8)}" == "0.500 (0.250 to 0.750, n = 8)"
     one = mean_with_interval(torch.tensor([1.114]))
     assert str(one) == "1.114 (no interval: n = 1)" and f"{one:.1f}" == "1.1 (no interval: n = 1)"
+
+
+@pytest.mark.parametrize("ends", [(-inf, 2.0), (0.5, inf), (nan, nan)])
+def test_an_interval_without_an_end_is_said_to_be_none(ends: tuple[float, float]) -> None:
+    one = Estimate(1.0, *ends, 7)
+    assert not one.is_bounded and one.ends() == "no interval: n = 7" and str(one) == "1.000 (no interval: n = 7)"
 
 
 def test_no_package_writes_the_ends_of_an_interval_by_itself() -> None:
