@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hooks.disk import append_text, lock, write_folder, write_text
-from hooks.errors import StorageFailed
+from hooks.disk import append_text, lock, read_foreign, write_folder, write_text
+from hooks.errors import DamagedFile, StorageFailed
 
 
 def test_a_text_whose_writing_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +41,25 @@ def test_a_folder_written_again_keeps_its_other_files_and_gets_the_new_ones(tmp_
         (partial / "config.json").write_text("after")
     kept = {file.name: file.read_text() for file in (tmp_path / "model").iterdir()}
     assert kept == {"config.json": "after", "notes.txt": "before"} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_written_to_an_empty_place_is_all_of_what_was_written_with_empty_folders(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with write_folder(tmp_path / "model") as partial:
+        (partial / "shards").mkdir()
+        (partial / "config.json").write_text("{}")
+    assert {file.name for file in (tmp_path / "model").iterdir()} == {"shards", "config.json"}
+
+
+def test_what_a_file_of_another_library_lacks_is_said_with_the_file_and_the_cure() -> None:
+    with pytest.raises(DamagedFile, match=r"cfg\.json is not as .* \(KeyError: 'k'\): load it again"):
+        read_foreign("cfg.json", "load it again", lambda: {}["k"])
+
+    def full() -> None:
+        raise StorageFailed("the disk is full")
+
+    with pytest.raises(StorageFailed, match="^the disk is full$"):
+        read_foreign("cfg.json", "load it again", full)
 
 
 def test_a_line_is_added_on_a_line_of_its_own_where_the_last_one_was_torn(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 
 from hooks import Activations, Model, capture, load
-from hooks.encoding import join, pad
+from hooks.encoding import join, looks_like_a_file, pad
 from hooks.errors import InvalidArgument
 from hooks.position import generated, prompt
 from hooks.site import resid_post
@@ -234,3 +234,10 @@ def test_tokens_on_another_device_are_there_wholly_and_the_same_object_only_wher
     both = replace(moved, decoder=tokens).to(away)
     assert both.decoder is not None
     assert both.decoder.ids.device == away, "what the decoder reads moves too, though all else was there"
+
+
+def test_a_text_longer_than_a_name_of_a_file_is_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fog.txt").write_text("fog")
+    assert looks_like_a_file("fog.txt") and not looks_like_a_file("fog.md")
+    assert not looks_like_a_file("Fog. " * 100) and not looks_like_a_file("Fog. " * 300)

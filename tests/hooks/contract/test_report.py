@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from hooks import ContractReport, Model, Site, capture, check, intervene, load
 from hooks.contract.block_identities import _LAWS, average_laws
 from hooks.contract.families import tiny
-from hooks.contract.propagation import _AT, _on_stream
+from hooks.contract.mixtures import mixture_laws
+from hooks.contract.propagation import _AT, _on_stream, reach_laws
 from hooks.contract.report import Check
 from hooks.contract.rounding import change, miss, unit
 from hooks.forward import forward
@@ -344,6 +345,30 @@ def test_what_rounding_explains_is_one_rounding_and_the_summing_of_products() ->
         exact = (x.double() @ w.double()).float()
         assert 0 < miss(exact, (x @ w).float()) < unit(dtype, 256)
     assert unit(torch.float32, 100) == 11 * torch.finfo(torch.float32).eps
+
+
+def test_what_broadcasts_and_is_not_of_one_shape_is_infinitely_far() -> None:
+    one = torch.ones(1, 2, 4)
+    assert miss(2 * one, one, one) == 0.0
+    assert miss(2 * one, one, one[:, :1]) == miss(2 * one, one[..., :1], one) == inf
+
+
+def test_how_many_sites_a_pass_measures_changes_no_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = unchecked()
+    text = model.tokens(torch.arange(6, 15)[None])
+    whole = list(reach_laws(model, text, model.sites))
+    monkeypatch.setattr("hooks.contract.propagation._ROWS", 4)
+    parts = list(reach_laws(model, text, model.sites))
+    assert len(whole) > 8 and [(one.law, one.sites) for one in parts] == [(one.law, one.sites) for one in whole]
+    assert all(one.holds for one in (*whole, *parts))
+
+
+def test_a_text_too_short_to_leave_a_token_alone_asks_nothing_of_a_router() -> None:
+    model = unchecked("mixtral")
+    for n, laws in ((2, {"experts add"}), (3, {"experts add", "choice follows"})):
+        text = model.tokens(torch.arange(6, 6 + n)[None])
+        made = list(mixture_laws(model, capture(model, text, model.sites).values, text))
+        assert {one.law for one in made} == laws and all(one.holds for one in made)
 
 
 def test_errors_are_relative_to_the_worst_token() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.tiny_models import VOCAB, tiny_model
 from hooks import Model, Site, capture, intervene, load
+from hooks.contract.ends import end_laws
 from hooks.errors import InvalidArgument
 from hooks.forward import arguments
 from hooks.interventions import replace, zero
@@ -75,6 +76,14 @@ def test_the_last_stream_is_vouched_for_by_what_reads_it_where_the_way_to_the_lo
     law = next(check for check in model.contract.checks if check.law == "stream is read")
     assert law.holds
     assert resid_post[1] in model.sites
+
+
+def test_the_last_stream_is_vouched_for_by_what_reads_it_where_logits_are_not_read() -> None:
+    model = load(tiny_model("hy_v4", "HYV4ForCausalLM"))
+    text = model.tokens(torch.arange(6, 15)[None])
+    acts = capture(model, text, [resid_pre[0], resid_post[0], resid_pre[1], resid_post[1]])
+    law = next(check for check in end_laws(model, acts.values, text) if check.law == "stream is read")
+    assert law.holds and law.sites[0] == resid_post[1]
 
 
 ODD = [
