@@ -24,7 +24,8 @@ def number_groups(groups: Sequence[object] | Any | None, n: int) -> Int[Tensor, 
     """
     if groups is None:
         return torch.arange(n)
-    given = list(groups.tolist() if hasattr(groups, "tolist") else groups)
+    named: Any = groups
+    given = list(named.tolist() if hasattr(named, "tolist") else named)
     if len(given) != n:
         raise InvalidArgument(f"there are {n} rows and {len(given)} groups; give one per row")
     for row, group in enumerate(given):

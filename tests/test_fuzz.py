@@ -20,6 +20,7 @@ def valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[type, Any]:
     return right_values()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a time-out inside a callback
 def test_at_most_two_of_a_hundred_hostile_calls_end_in_a_raw_error_and_none_in_a_silent_nan(
     valid: dict[type, Any],
 ) -> None:

@@ -303,7 +303,7 @@ def test_a_weight_counts_a_row_so_many_times_and_0_leaves_it_out(probe: Any, dat
     assert heavy.score(x, y, count) == pytest.approx(
         copied.score(x.repeat_interleave(count, 0), y.repeat_interleave(count, 0)), abs=0.02
     )
-    for odd, text in ((torch.zeros(60), "zero"), (-count, "below 0"), (count[1:], r"give \[60\]")):
+    for odd, text in ((torch.zeros(60), "zero"), (-count, "of 0 or more"), (count[1:], r"give \[60\]")):
         with pytest.raises(ValueError, match=text):
             clone(probe).fit(x, y, sample_weight=odd)
 

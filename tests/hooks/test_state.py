@@ -16,8 +16,16 @@ from hooks import Model, capture, capture_gradients, intervene
 from hooks.interventions import add, scale
 from hooks.resume import hold
 from hooks.site import mlp_out, resid_post, z
+from tests.conftest import tiny
 
 pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Model:
+    """A model of this file's own: transformers leaves hooks on one that was asked for its hidden states."""
+    return tiny("gpt2")
+
 
 POINTS = 250  # of each of the four runs below
 V = torch.randn(32, generator=torch.Generator().manual_seed(5))

@@ -800,10 +800,12 @@ def test_noise_is_drawn_for_the_subjects_tokens_and_restored_spots_are_means_ove
     broken = corrupt_with_noise(gpt2, fact, 2.0, 3, torch.Generator().manual_seed(5))
     assert broken.columns.tolist() == [4, 5, 6, 7] and broken.draws == 3 and not bool(broken.noise[0].any())
     drawn = 2.0 * torch.randn(3, 4, gpt2.d_model, generator=torch.Generator().manual_seed(5))
-    assert torch.equal(broken.noise[1:], drawn) and broken.answer == int(gpt2.tokens(" ").ids[0, 1])
+    assert torch.equal(broken.noise[1:], drawn) and broken.answer == int(gpt2.tokens("b").ids[0, 1])
     spots = [([5], [resid_post[0]]), ([4, 7], [mlp_out[1], mlp_out[2]])]
+    asked = gpt2.tokens(fact.prompt + " ").ids  # the space before the answer is a token of its own
+    assert broken.ids.equal(asked.expand(4, -1))
     clean, corrupted, each = restore(gpt2, broken, spots, 100)
-    held = capture(gpt2, fact.prompt, [resid_post[0], mlp_out[1], mlp_out[2]])
+    held = capture(gpt2, asked, [resid_post[0], mlp_out[1], mlp_out[2]])
 
     def probability(noise: Tensor | None, columns: list[int], sites: list[Any]) -> float:
         def put(site: Any) -> Any:
@@ -822,7 +824,7 @@ def test_noise_is_drawn_for_the_subjects_tokens_and_restored_spots_are_means_ove
                 wte.register_forward_hook(lambda _m, _i, out: out.index_add(1, torch.tensor([4, 5, 6, 7]), noise[None]))
             )
         with torch.no_grad():
-            p = gpt2.hf(gpt2.tokens(fact.prompt).ids).logits[0, -1].softmax(-1)[broken.answer]
+            p = gpt2.hf(asked).logits[0, -1].softmax(-1)[broken.answer]
         for hook in hooks:
             hook.remove()
         return float(p)
@@ -836,7 +838,7 @@ def test_noise_is_drawn_for_the_subjects_tokens_and_restored_spots_are_means_ove
     order = torch.randperm(2, generator=torch.Generator().manual_seed(1)).tolist()
     other = corrupt_with_others(gpt2, fact, ["Oslo", "Rome", "Bern", "Ghent"], 5, torch.Generator().manual_seed(1))
     said = [gpt2.tokenizer.decode(row[1:]) for row in other.ids]
-    assert said == ["so Rome is", *(f"so {('Oslo', 'Bern')[i]} is" for i in order)]
+    assert said == ["so Rome is ", *(f"so {('Oslo', 'Bern')[i]} is " for i in order)]
 
 
 def test_a_trace_has_a_column_for_each_window_and_a_row_for_each_role(gpt2: Model) -> None:
