@@ -221,11 +221,11 @@ def measure_analogies(space: Space, pairs: Pairs, *, classes: bool = True, seed:
     - `mean of the others` (3CosAvg): `x_c + δ̄ without its own pair` (Drozd et al. 2016).
     - `mean and class` (LRCos): the same, times the probability that an item is one of those after the change, of a
       logistic regression that has not seen the pair; the classes are learnt on one half and used on the other.
-    An offset of others is of pairs that share no item with this one; pairs linked by shared items are one case of the
-    intervals, and in one half.
-
     - controls: `c alone`, no offset at all; `random offset`, of the same length; `signs at random`, the mean of
       differences of which about half are turned round. (Shuffled pairs are no control of a mean: it is the same.)
+
+    An offset of others is of pairs that share no item with this one; pairs linked by shared items are one case of the
+    intervals, and in one half.
 
     Raises:
         InvalidArgument: fewer than three pairs, one twice, or one that shares an item with all others.
