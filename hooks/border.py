@@ -253,7 +253,7 @@ def _find_bound(hint: Any) -> Bounds | None:
     """The numbers that an annotation, or one of the kinds it joins, takes."""
     for part in (hint, *_parts(hint)):
         if get_origin(part) is Annotated:
-            for note in get_args(part)[1:]:
+            for note in part.__metadata__:
                 if isinstance(note, Bounds):
                     return note
     return None
@@ -277,7 +277,7 @@ def _kind(hint: Any) -> Test:
     origin, args = get_origin(hint), get_args(hint)
     if hint in (Any, inspect.Parameter.empty, object) or isinstance(hint, typing.TypeVar | typing.ParamSpec | str):
         return lambda _: True
-    if hint is None or hint is types.NoneType:
+    if hint is None:
         return lambda value: value is None
     if origin in (Union, types.UnionType):
         kinds = [_kind(arg) for arg in args]
@@ -295,8 +295,8 @@ def _kind(hint: Any) -> Test:
     return lambda _: True
 
 
-def _instance(hint: type) -> Test:
-    if getattr(hint, "_is_protocol", False) and not getattr(hint, "_is_runtime_protocol", False):
+def _instance(hint: Any) -> Test:
+    if getattr(hint, "_is_protocol", False) and not hint._is_runtime_protocol:
         return lambda _: True
     if issubclass(hint, Path):
         return lambda value: isinstance(value, Path | str)
@@ -304,14 +304,12 @@ def _instance(hint: type) -> Test:
 
 
 def _container(origin: Any, args: tuple[Any, ...]) -> Test:
-    if origin is type or not inspect.isclass(origin) or issubclass(origin, Callable):  # type: ignore[arg-type]
-        return (lambda value: callable(value)) if origin is not type else (lambda value: inspect.isclass(value))
     if issubclass(origin, tuple):
         return lambda value: isinstance(value, tuple | str if args[:1] == (str,) else tuple)
     if issubclass(origin, Mapping) and len(args) == 2:
         keys, values = _kind(args[0]), _kind(args[1])
         return lambda value: isinstance(value, origin) and all(keys(k) and values(v) for k, v in _first(value.items()))
-    if len(args) == 1 and issubclass(origin, Iterable):
+    if len(args) == 1:
         own = args[0] is bool or (inspect.isclass(args[0]) and issubclass(args[0], AbstractArray))
         item = _test(args[0]) if not own else lambda _: True  # labels and rows: the function checks
         letters = args[0] is str  # the function itself refuses a string in place of texts
@@ -327,8 +325,6 @@ def _first(items: Iterable[Any]) -> Iterator[Any]:
 
 def _items(value: Any) -> Iterable[Any]:
     """The items that can be looked at without using up a stream: all of a short list, the first of a long one."""
-    if isinstance(value, str):
-        return value[:1]
     if isinstance(value, Sequence):
         return value if len(value) <= 64 else value[:1]
     return _first(value) if isinstance(value, set | frozenset | Mapping) else ()
@@ -351,7 +347,7 @@ def _name_hint(hint: Any) -> str:
     if inspect.isclass(hint) and issubclass(hint, AbstractArray):
         return f"a tensor of shape [{hint.dim_str}], {hint.dtype.__name__}"  # type: ignore[attr-defined]
     if origin is not None:
-        name = "function" if not inspect.isclass(origin) or issubclass(origin, Callable) else origin.__name__  # type: ignore[arg-type]
+        name = "function" if origin is Callable else origin.__name__
         kinds = [_name_hint(arg) for arg in args if arg is not Ellipsis]
         inner = "" if name == "function" or not kinds else f" of {' and '.join(kinds)}"
         return f"{_article(name)}{inner}"

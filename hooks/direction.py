@@ -149,13 +149,12 @@ class Direction:
         return Direction(vector, Site.parse(said["site"]), said["source"], said["scale"], said["fingerprint"])
 
     def _combine(self, other: "Direction", vector: Tensor, sign: str) -> "Direction":
-        same = self.fingerprint == other.fingerprint
         return Direction(
             vector,
             self.site,
             f"({self.source} {sign} {other.source})",
             max(self.scale, other.scale),
-            self.fingerprint if same else self.fingerprint or other.fingerprint,
+            self.fingerprint or other.fingerprint,
         )
 
     def _from(self, other: "Direction") -> Float[Tensor, "d_model"]:

@@ -80,7 +80,7 @@ def looks_like_a_file(text: str) -> bool:
         >>> looks_like_a_file("Fog over the bay")
         False
     """
-    if len(text) > 1024 or "\n" in text or not text.strip() or ("." not in text and "/" not in text):
+    if len(text) > 1024 or "\n" in text or ("." not in text and "/" not in text):
         return False
     try:
         return Path(text).is_file()
@@ -292,15 +292,15 @@ def pad(
     longest = max(map(len, rows))
     ids = torch.full((len(rows), longest), _pad_id(tokenizer))
     mask = torch.zeros_like(ids, dtype=torch.bool)
-    spans = None if offsets is None else torch.zeros(len(rows), longest, 2, dtype=torch.long)
+    spans = torch.zeros(len(rows), longest, 2, dtype=torch.long)
     for number, row in enumerate(rows):
         columns = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
         ids[number, columns] = torch.as_tensor(row, dtype=torch.long)
         mask[number, columns] = True
-        if spans is not None and offsets is not None:
+        if offsets is not None:
             spans[number, columns] = torch.as_tensor(offsets[number], dtype=torch.long)
     special = ~mask | is_in(ids, special_ids(tokenizer))
-    return Tokens(ids=ids, mask=mask, special=special, texts=texts, offsets=spans)
+    return Tokens(ids=ids, mask=mask, special=special, texts=texts, offsets=None if offsets is None else spans)
 
 
 def join(tokenizer: Tokenizer, batches: Sequence[Tokens], side: str) -> Tokens:

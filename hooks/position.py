@@ -40,8 +40,8 @@ class Position:
     """
 
     name: str
-    select: Callable[[Tokens], Bool[Tensor, "batch pos"]] = field(compare=False, repr=False)
-    by_token: bool = field(default=False, compare=False, repr=False)
+    select: Callable[[Tokens], Bool[Tensor, "batch pos"]] = field(compare=False)
+    by_token: bool = field(default=False, compare=False)
 
     def __repr__(self) -> str:
         return self.name
@@ -100,7 +100,7 @@ def index(i: int) -> Position:
     def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
         given = tokens.given
         counts = given.sum(dim=1)
-        wanted = (i if i >= 0 else counts + i) + torch.zeros_like(counts)
+        wanted = torch.full_like(counts, i) if i >= 0 else counts + i
         for row in ((wanted < 0) | (wanted >= counts)).nonzero().flatten().tolist():
             raise InvalidArgument(
                 f"index({i}) asks for a token that {_name_text(tokens, row)} does not have: "

@@ -269,10 +269,10 @@ def resolve_layer(site: Site, sites: Iterable[Site]) -> Site:
     if site.layer is None or site.layer >= 0:
         return site
     layers = [one.layer for one in sites if one.stack == site.stack and one.layer is not None]
-    layer = max(layers, default=-1) + 1 + site.layer
-    if layer < 0:
-        raise UnknownSite(f"{site} counts from the last of {max(layers, default=-1) + 1} layers: count from 0")
-    return replace(site, layer=layer)
+    n = max(layers, default=-1) + 1
+    if n + site.layer < 0:
+        raise UnknownSite(f"{site} counts from the last of {n} layers: count from 0")
+    return replace(site, layer=n + site.layer)
 
 
 @final

@@ -302,7 +302,7 @@ def _group_estimate(value: float, boot: Tensor, group: Tensor) -> Estimate:
     n = int(group.max()) + 1
     low, high = percentile_ends(boot).tolist()
     if low == high:
-        ends = wilson(min(1.0, max(0.0, value)), n)
+        ends = wilson(value, n)
         low, high = ends.low, ends.high
     return Estimate(value, low, high, n)
 

@@ -1,9 +1,10 @@
 """The border of a package: what its public names refuse, in which words, and what it costs them."""
 
+import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NewType, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.border import Share, guard, guard_function
+from hooks.border import Natural, Share, guard, guard_function
 from hooks.errors import InterpError, InvalidArgument, InvalidType
 from tests import shapes
 
@@ -126,3 +127,174 @@ def test_arguments_are_paired_with_names_exactly_as_python_does(
     for name in kwargs:
         with pytest.raises(InvalidType, match=" takes "):
             guarded(*args, **(kwargs | {name: "word"}))
+
+
+def test_every_keyword_and_one_that_is_none_of_them_are_refused_in_words() -> None:
+    with pytest.raises(InvalidType, match="called wrongly.*'odd'"):
+        guard_function(by_place)(1, b=2, c=3, d=9, odd=1)
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """What is looked for in a value."""
+
+    def read(self) -> str:
+        """A text."""
+        ...
+
+
+class Writes(Protocol):
+    """What only a type checker looks for."""
+
+    def write(self) -> str:
+        """A text."""
+        ...
+
+
+Number = NewType("Number", int)
+Kind = TypeVar("Kind")
+
+
+def taking(hint: Any) -> Callable[[Any], Any]:
+    """A guarded function of one argument, which it gives back."""
+
+    def take(x: Any) -> Any:
+        return x
+
+    take.__annotations__["x"] = hint
+    return guard_function(take)
+
+
+def refuses(hint: Any, value: Any) -> bool:
+    try:
+        taking(hint)(value)
+    except InvalidArgument:
+        return True
+    return False
+
+
+LONG, LONGER = [1] * 63, [1] * 64
+OF_A_KIND: list[tuple[Any, list[Any], list[Any]]] = [
+    (Number, [3, "three", None], []),
+    (Any, [3, "three", None], []),
+    (Kind, [3, "three", None], []),
+    (Writes, [3, "three", None], []),
+    (Reads, [io.StringIO("fog")], [3, "fog"]),
+    (object, [3, "a/b"], []),
+    (None, [None], [3, "None"]),
+    (int | None, [3, None], ["3", 3.5]),
+    (type[Exception], [ValueError, int], [3, ValueError("x")]),
+    (Callable[[int], int], [abs, Box], [3, "abs"]),
+    (Share | None, [None, 0, 1, 1.0, 0.5], [-0.01, 1.01, "half", [0.5], True]),
+    (Natural, [0, 7], [-1, 0.5, "0"]),
+    (tuple[str, ...], [("a", "b"), "ab", ()], [["a"], 3]),
+    (tuple[int, ...], [(1, 2), ()], ["12", [1, 2]]),
+    (Mapping[str, int], [{}, {"a": 1}, {"a": 1, "b": "x"}], [{"a": "x"}, {1: 1}, [("a", 1)]]),
+    (Sequence[int], [[], [1, 2], (1,), [*LONGER, "x"]], [[1, "x"], ["x", 1], [*LONG, "x"], "12", {1: 2}]),
+    (Sequence[bool], [[True], [1, 0], torch.ones(2).tolist()], [3]),
+    (Sequence[Float[Tensor, "d"]], [[X[0]], [[1.0, 2.0]]], [3]),
+    (list[str], [["a"], [], "ab"], [["a", 1], ("a",), {"a"}]),
+    (set[int], [{1}, set()], [{"x"}, [1]]),
+    (str | Sequence[str], ["a", ["a"], iter(["a"]), {"a": 1}], [3, None]),
+    (str | int, ["a", 3], [["a"], None]),
+]
+
+
+@pytest.mark.parametrize(("hint", "fit", "unfit"), OF_A_KIND, ids=[str(hint)[:60] for hint, *_ in OF_A_KIND])
+def test_a_value_is_taken_exactly_where_it_is_of_the_kind_that_is_said(
+    hint: Any, fit: list[Any], unfit: list[Any]
+) -> None:
+    assert [value for value in fit if refuses(hint, value)] == []
+    assert [value for value in unfit if not refuses(hint, value)] == []
+
+
+def test_a_stream_is_not_used_up_by_looking_at_it() -> None:
+    assert list(taking(Iterable[int])(iter([1, 2, 3]))) == [1, 2, 3]
+
+
+def test_text_becomes_a_path_only_where_nothing_but_a_path_is_taken() -> None:
+    for hint in (Path, Path | None):
+        assert taking(hint)("a/b") == Path("a/b") and isinstance(taking(hint)("a/b"), Path)
+    for hint in (Path | str, str, object, Any):
+        assert isinstance(taking(hint)("a/b"), str)
+
+
+def test_each_of_any_number_of_arguments_is_looked_at() -> None:
+    def many(*counts: int, **shares: Share) -> int:
+        return len(counts) + len(shares)
+
+    guarded = guard_function(many)
+    assert guarded() == 0 and guarded(1, 2, low=0.5, high=1) == 4
+    for args, kwargs, said in (((1, 2, "x"), {}, "counts"), (("x", 1), {}, "counts"), ((1,), {"a": 0.5, "b": 2}, "b")):
+        with pytest.raises(InvalidArgument, match=said if said == "counts" else "takes shares as"):
+            guarded(*args, **kwargs)
+
+
+def test_a_swap_is_guessed_only_where_each_fits_the_other_and_no_text_would_fit_both() -> None:
+    def named(name: str, n: int) -> None: ...
+
+    def either(name: int | str, values: list[float]) -> None: ...
+
+    def size(n: int, scores: list[float]) -> None: ...
+
+    with pytest.raises(InvalidType, match="takes name as a str, got 3, an int"):
+        guard_function(named)(3, "fog")
+    with pytest.raises(InvalidType, match="takes name as an int or a str, got a list"):
+        guard_function(either)([0.5], 3)
+    with pytest.raises(InvalidType, match="takes n and scores, and they were given the other way round"):
+        guard_function(size)([0.5], 3)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "said"),
+    [
+        (int, "x" * 38, f"'{'x' * 38}', a str"),
+        (int, "x" * 39, f"'{'x' * 36}…, a str"),
+        (int, 2.5, r"got 2\.5$"),
+        (int, None, "got None$"),
+        (int, [1], "got a list$"),
+        (None, 3, "takes x as a None, got 3, an int"),
+        (type[Exception], 3, "takes x as a type of an Exception, got 3, an int"),
+        (Callable[[int], int], 3, "takes x as a function, got 3, an int"),
+        (tuple[int, Share], [5, 0.5], "takes x as a tuple of an int and a number from 0 to 1, got a list"),
+        (tuple[Share, ...], [0.5, 2.0], "takes as each of x a number from 0 to 1, got 2.0"),
+    ],
+)
+def test_what_was_given_is_shown_in_a_few_words(hint: Any, value: Any, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        taking(hint)(value)
+
+
+def test_public_methods_of_every_sort_are_guarded_once_and_private_ones_and_protocols_not() -> None:
+    class Maker:
+        def __init__(self) -> None:
+            self.made = 0
+
+        @staticmethod
+        def of(n: int) -> int:
+            return n
+
+        @classmethod
+        def named(cls, n: int) -> str:
+            return f"{cls.__name__} {n}"
+
+        def _count(self, n: int) -> int:
+            return n
+
+        @staticmethod
+        def _of(n: int) -> int:
+            return n
+
+    before = Reads.read
+    names: dict[str, Any] = {"Maker": Maker, "Reads": Reads, "number": 3}
+    guard(names, names)
+    assert Maker.of(3) == 3 and Maker.named(3) == "Maker 3"
+    calls: list[tuple[Callable[..., Any], str]] = [(Maker.of, "Maker.of"), (Maker.named, "Maker.named")]
+    for call, called in calls:
+        with pytest.raises(InvalidType, match=f"{called} takes n as an int, got 'x', a str"):
+            call("x")
+    hidden: list[Callable[..., Any]] = [Maker()._count, Maker._of]  # pyright: ignore[reportPrivateUsage]
+    assert [call("x") for call in hidden] == ["x", "x"]
+    assert Reads.read is before and names["number"] == 3
+    once = guard_function(by_place)
+    assert guard_function(once) is once

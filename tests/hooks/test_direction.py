@@ -20,10 +20,11 @@ def test_directions_add_subtract_scale_and_turn_as_their_vectors_do() -> None:
     a, b = Direction(V, resid_post[1], "a", 2.0, "f"), Direction(torch.tensor([1.0, -1.0]), resid_post[1], "b", 5.0)
     assert torch.equal((a + b).vector, torch.tensor([4.0, 3.0]))
     assert torch.equal((a - b).vector, torch.tensor([2.0, 5.0]))
-    assert torch.equal((2 * a).vector, (a * 2).vector)
+    assert torch.equal((2 * a).vector, (a * 2).vector) and torch.equal((a * 2).vector, torch.tensor([6.0, 8.0]))
+    assert (a + b).scale == (b - a).scale == 5.0
     assert torch.equal((-a).vector, -V)
     assert (a + b).source == "(a + b)"
-    assert (a - b).fingerprint == "f"
+    assert (a - b).fingerprint == (b - a).fingerprint == (a + a).fingerprint == "f" and (b + b).fingerprint is None
     assert (-a).site == a.site
 
 

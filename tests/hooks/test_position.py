@@ -103,6 +103,34 @@ def test_a_slice_is_pythons_slice_of_the_tokens(start: int | None, stop: int | N
     assert ids[1][mask[1]].tolist() == [0, 1, 2][start:stop]
 
 
+def test_a_slice_is_refused_exactly_where_no_text_of_any_length_has_a_token_in_it() -> None:
+    ids = torch.arange(1, 6)[None]
+    read = Tokens(ids=ids, mask=torch.ones_like(ids).bool(), special=torch.zeros_like(ids).bool())
+    ends = [None, *range(-3, 4)]
+    for start, stop in ((start, stop) for start in ends for stop in ends):
+        if any(range(n)[start:stop] for n in range(9)):
+            assert ids[slice(start, stop).mask(read)].tolist() == [1, 2, 3, 4, 5][start:stop], (start, stop)
+        else:
+            with pytest.raises(ValueError, match="selects nothing"):
+                slice(start, stop)
+
+
+BY_TOKEN = [everywhere, prompt, special, tokens([2, 5]), everywhere | special, ~tokens(2), prompt & tokens([2, 5])]
+BY_PLACE = [first(2), index(0), last, generated, slice(1, 3), everywhere & first(2), first(2) | special, ~last]
+
+
+def test_what_is_said_to_be_selected_by_each_token_alone_moves_with_the_tokens_and_what_is_not_does_not() -> None:
+    ids = torch.tensor([[1, 2, 3, 4, 5]])
+    read = Tokens(ids=ids, mask=torch.ones_like(ids).bool(), special=ids == 4)
+    order = torch.tensor([3, 4, 2, 0, 1])
+    moved = Tokens(ids=ids[:, order], mask=read.mask, special=read.special[:, order])
+    for at in BY_TOKEN:
+        assert at.by_token and torch.equal(at.mask(moved), at.mask(read)[:, order]), at
+    for at in BY_PLACE:
+        assert not at.by_token, at
+        assert at is generated or not torch.equal(at.mask(moved), at.mask(read)[:, order]), at
+
+
 def test_special_and_tokens_select_what_has_no_text_when_asked_and_never_padding(
     gpt2: Model, padded_left: Callable[[Model], Model]
 ) -> None:
@@ -174,6 +202,7 @@ def test_positions_combine_as_sets(gpt2: Model) -> None:
 def test_positions_of_one_name_are_equal_and_print_as_they_are_written() -> None:
     assert substring("Fog", 1) == substring("Fog", 1) != substring("Fog")
     assert first(2) != first(3)
+    assert Position("mine", lambda read: read.mask) == Position("mine", lambda read: read.content, by_token=True)
     assert [str(at) for at in (everywhere, first(2), after("x"), last | ~prompt)] == [
         "everywhere",
         "first(2)",

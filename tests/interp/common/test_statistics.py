@@ -209,3 +209,129 @@ def test_the_interval_of_a_mean_over_groups_is_that_of_the_means_of_groups_that_
     assert alone.n == 1 and isnan(alone.low) and isnan(alone.high)
     with pytest.raises(InvalidArgument, match="0 rows and 0 groups"):
         mean_over_groups(SCORES[:0], GROUPS[:0])
+
+
+def test_a_share_of_none_or_of_all_ends_exactly_there() -> None:
+    for n in range(1, 60):
+        assert wilson(0.0, n).low == 0.0 < wilson(0.0, n).high < 1.0
+        assert wilson(1.0, n).high == 1.0 > wilson(1.0, n).low > 0.0
+
+
+def test_two_values_two_rows_and_two_groups_have_an_interval() -> None:
+    from scipy import stats
+
+    assert (student([1.0, 3.0]).low, student([1.0, 3.0]).high) == pytest.approx(stats.t.interval(0.95, 1, 2.0, 1.0))
+    two = torch.tensor([0.0, 1.0]).double()
+    rows, groups = mean_with_interval(two), mean_over_groups(two, torch.tensor([0, 4]))
+    assert (
+        (rows.low, rows.value, rows.high, rows.n) == (groups.low, groups.value, groups.high, groups.n) == (0, 0.5, 1, 2)
+    )
+
+
+def test_where_any_of_several_samples_is_one_row_no_interval_is_known_and_the_first_is_counted() -> None:
+    def gap(samples: list[torch.Tensor]) -> float:
+        return float(samples[0].mean() - samples[1].mean())
+
+    one, some, more = (torch.arange(n).double() for n in (1, 4, 6))
+    for samples, n in (([one, some], 1), ([some, one], 4)):
+        found = bootstrap(gap, samples)
+        assert isnan(found.low) and isnan(found.high) and found.n == n
+    found = bootstrap(gap, [more, some])
+    assert found.low < found.value == 1.0 < found.high and found.n == 6
+
+
+G = torch.Generator().manual_seed(5)
+OF_GROUP = torch.tensor([3, 3, 3, 0, 9, 9, 5, 5, 5, 5, 7, 0, 12, 12])
+NUMBER = OF_GROUP.unique(return_inverse=True)[1]
+RIGHT, LABEL = torch.rand(14, generator=G) < 0.6, torch.rand(14, generator=G) < 0.3
+SCORE, IN_FOLD = torch.rand(14, generator=G).round(decimals=1), NUMBER % 2
+EVERY = torch.ones(14, dtype=torch.bool)
+
+
+def share_of(rows: torch.Tensor) -> float:
+    return float(RIGHT[rows].double().mean())
+
+
+def balanced_of(rows: torch.Tensor) -> float:
+    return sum(float(RIGHT[rows][LABEL[rows] == one].double().mean()) for one in (True, False)) / 2
+
+
+def auroc_of(rows: torch.Tensor) -> float:
+    won, pairs = 0.0, 0
+    for fold in (0, 1):
+        held = [row for row in rows.tolist() if int(IN_FOLD[row]) == fold]
+        for a in (row for row in held if LABEL[row]):
+            for b in (row for row in held if not LABEL[row]):
+                won, pairs = won + float(SCORE[a] > SCORE[b]) + 0.5 * float(SCORE[a] == SCORE[b]), pairs + 1
+    return won / pairs if pairs else nan
+
+
+@pytest.mark.parametrize(
+    ("of_rows", "found"),
+    [
+        (share_of, lambda draws, seed: share_over_groups(RIGHT, OF_GROUP, draws, seed)),
+        (share_of, lambda draws, seed: mean_over_groups(RIGHT.double(), OF_GROUP, draws, seed)),
+        (balanced_of, lambda draws, seed: balanced_accuracy_over_groups(RIGHT, LABEL, OF_GROUP, draws, seed)),
+        (auroc_of, lambda draws, seed: auroc_over_groups(SCORE, LABEL, OF_GROUP, IN_FOLD, draws, seed)),
+    ],
+)
+def test_an_interval_over_groups_is_the_percentiles_of_what_the_rows_of_the_groups_drawn_give(
+    of_rows: Callable[[torch.Tensor], float], found: Callable[[int, int], Estimate]
+) -> None:
+    """Rows are put together group by group, as often as a group is drawn; draws without a class are left out."""
+    import numpy
+
+    draws, seed = 80, 3
+    times = draw_groups(6, draws, seed).long()
+    drawn = [of_rows(torch.arange(14).repeat_interleave(one[NUMBER])) for one in times]
+    low, high = numpy.nanpercentile(drawn, [2.5, 97.5])
+    said = found(draws, seed)
+    assert (said.value, said.low, said.high) == pytest.approx((of_rows(torch.arange(14)), low, high), abs=1e-12)
+    assert said.n == 6 and low < high
+
+
+def test_where_nothing_varies_over_groups_every_interval_is_wilsons_of_as_many_groups() -> None:
+    group, y = torch.arange(12).repeat_interleave(2), torch.tensor([True, False]).repeat(12)
+    for value, found in (
+        (0.5, balanced_accuracy_over_groups(y, y, group)),
+        (1.0, auroc_over_groups(y.double(), y, group, torch.zeros(24).long())),
+        (0.0, auroc_over_groups(-y.double(), y, group, torch.zeros(24).long())),
+    ):
+        assert found == wilson(value, 12)
+
+
+def columns(*shares: float, n: int = 100, rows: int = 5, seed: int = 0) -> torch.Tensor:
+    """Columns of n groups, each of them right in a fifth or in four fifths of its rows, a share of them the former."""
+    g, found = torch.Generator().manual_seed(seed), []
+    for share_of_low in shares:
+        few = torch.rand(n, generator=g) < share_of_low
+        found.append((torch.arange(rows) < torch.where(few, 1, rows - 1)[:, None]).flatten())
+    return torch.stack(found, 1)
+
+
+@pytest.mark.parametrize("kind", ["varying", "alike", "tight"])
+def test_intervals_at_once_are_as_wide_as_the_largest_deviation_and_as_wilsons_where_nothing_varies(kind: str) -> None:
+    if kind == "varying":
+        right, n = columns(0.5, 0.4, 0.5, 0.6, 0.5, 0.5), 100
+    elif kind == "alike":
+        right, n = columns(1.0, 0.0, n=10).repeat(1, 3), 10
+    else:
+        right, n = columns(*[0.0] * 6, n=40), 40
+        for column in range(6):
+            right[5 * column + 1 : 5 * column + 5, column] = False
+    group = torch.arange(n).repeat_interleave(5)
+    times = draw_groups(n, 400, 2)
+    by_group = right.unflatten(0, (n, 5)).double().mean(1)
+    share = by_group.mean(0)
+    deviation = (times @ by_group / n - share).abs()
+    width = max(float(deviation.max(1).values.quantile(0.95)), wilson(0.0, n).high)
+    if kind == "alike":
+        width = max(max(p - wilson(p, n).low, wilson(p, n).high - p) for p in (0.2, 0.8))
+        assert width > wilson(0.0, n).high
+    else:
+        assert (width == wilson(0.0, n).high) == (kind == "tight")
+    found = shares_over_groups(right.unflatten(1, (2, 3)), group, 400, 2)
+    wanted = share, (share - width).clamp(0, 1), (share + width).clamp(0, 1)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == (2, 3)
+        torch.testing.assert_close(one.flatten(), other, atol=1e-9, rtol=0)
