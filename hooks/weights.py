@@ -239,8 +239,8 @@ def base_of(module: nn.Module) -> nn.Module:
         >>> base_of(nn.Linear(3, 5))
         Linear(in_features=3, out_features=5, bias=True)
     """
-    trained = getattr(module, "modules_to_save", None)
-    if isinstance(trained, nn.ModuleDict):  # PEFT trains such a module whole, and keeps the original next to it
+    trained = _trained_whole(module)
+    if trained is not None:
         held: Any = module
         active = [name for name in held.active_adapters if name in trained]
         use = active and not held.disable_adapters
@@ -353,18 +353,23 @@ def _add_adapters(module: nn.Module, name: str) -> Tensor:
     if getattr(module, "get_delta_weight", None) is None or not {*names}.isdisjoint(_variants(module)):
         return _probe(module)
     inner: Any = module
-    W = weight_of(module._modules["base_layer"] or base)
+    W = weight_of(module.get_submodule("base_layer"))
     return W + sum((inner.get_delta_weight(one).to(W) for one in names), torch.zeros_like(W))
+
+
+def _trained_whole(module: nn.Module) -> nn.ModuleDict | None:
+    """What PEFT trains in place of a module, by adapter, the original kept next to it; None of any other module."""
+    trained = getattr(module, "modules_to_save", None)
+    return trained if isinstance(trained, nn.ModuleDict) else None
 
 
 def _active(module: nn.Module) -> list[str]:
     """The adapters that add to what a module writes now, and are not merged into its weight."""
     held: Any = module
-    if getattr(held, "disable_adapters", False) or not hasattr(held, "active_adapters"):
+    if not hasattr(held, "active_adapters") or held.disable_adapters or _trained_whole(module) is not None:
         return []
-    inside = getattr(held, "lora_A", None) or getattr(held, "lora_embedding_A", None)
-    merged = getattr(held, "merged_adapters", ())
-    return [one for one in held.active_adapters if one not in merged and (inside is None or one in _lora(held))]
+    merged, of_lora = getattr(held, "merged_adapters", ()), hasattr(held, "lora_A")
+    return [one for one in held.active_adapters if one not in merged and (one in _lora(held) or not of_lora)]
 
 
 def _lora(module: Any) -> set[str]:
@@ -378,14 +383,14 @@ def _variants(module: nn.Module) -> Any:
 
 def _adds_bias(module: nn.Module) -> bool:
     """Whether an active adapter has a bias of its own."""
-    said = getattr(module, "lora_bias", None) or {}
-    return any(said.get(one, False) for one in _active(module)) if isinstance(said, dict) else False
+    said = getattr(module, "lora_bias", {})
+    return any(said.get(one) for one in _active(module))
 
 
 def _add_adapter_biases(module: nn.Module, base: nn.Module, names: list[str]) -> Tensor:
     held: Any = module
     own = _whole(base, "bias") if _look_up(base, "bias") is not None else None
-    added = [held.lora_B[one].bias.detach() * held.scaling[one] for one in names if held.lora_bias.get(one, False)]
+    added = [held.lora_B[one].bias.detach() * held.scaling[one] for one in names if held.lora_bias.get(one)]
     if own is None and not added:
         raise InvalidArgument(f"{type(module).__name__} has no bias")
     return sum(added, torch.zeros_like(added[0]) if own is None else own)
