@@ -202,9 +202,9 @@ def _whole(model: AnyModel, data: Data, batch_size: int) -> Tokens:
     batches = [*_batches(model, data, batch_size)]
     if not batches:
         raise InvalidArgument("got no texts: the dataset is empty")
-    if len(batches) > 1 and isinstance(model, Network):
+    if isinstance(model, Network):
         return model.join(batches)
-    return batches[0] if len(batches) == 1 else join(model.tokenizer, batches, model.padding_side)
+    return join(model.tokenizer, batches, model.padding_side)
 
 
 def _room(site: Site, value: Tensor, own: Tokens, read: Tokens) -> Tensor:

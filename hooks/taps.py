@@ -156,10 +156,10 @@ class Tap:
         if "shared" in self.alias:
             raw.copy_(changed)
             return None
-        at, name = _place(args, kwargs, self.part)
-        if name is None:
-            return (*args[:at], changed, *args[at + 1 :]), kwargs
-        return args, {**kwargs, name: changed}
+        at = _place(args, kwargs, self.part)
+        if isinstance(at, str):
+            return args, {**kwargs, at: changed}
+        return (*args[:at], changed, *args[at + 1 :]), kwargs
 
     def _edit_output(self, edit: Edit, output: HFOutput) -> HFOutput:
         if isinstance(output, Tensor):
@@ -287,15 +287,13 @@ def _by_place(edit: Edit, axes: tuple[int, ...]) -> Edit:
     return placed
 
 
-def _place(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> tuple[int, str | None]:
-    """Where an argument is: its place, or its name where it was passed by name."""
-    if isinstance(slot, int) and slot < len(args):
-        return slot, None
-    if isinstance(slot, str) and slot in kwargs:
-        return 0, slot
-    return (0, None) if args else (0, next(iter(kwargs)))
+def _place(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> int | str:
+    """Where an argument is: its place, or its name where it was passed by name; else the first there is."""
+    if slot in kwargs or (isinstance(slot, int) and slot < len(args)):
+        return slot
+    return 0 if args else next(iter(kwargs))
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> Tensor:
-    at, name = _place(args, kwargs, slot)
-    return args[at] if name is None else kwargs[name]
+    at = _place(args, kwargs, slot)
+    return kwargs[at] if isinstance(at, str) else args[at]

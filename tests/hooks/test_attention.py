@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from benchmarks.tiny_models import tiny_model
 from hooks import Model, Site, capture, check, intervene, load
-from hooks.attention import KernelAccessor, kind_of_attention, pattern_of
+from hooks.attention import KernelAccessor, KernelCall, every_kernel, kind_of_attention, needs_eager, pattern_of
 from hooks.contract.families import tiny
 from hooks.errors import WrongState
 from hooks.interventions import zero
@@ -197,3 +198,74 @@ def test_a_module_without_a_configuration_is_captured_and_names_no_kind_of_atten
     assert kind_of_attention(net.hf) == ""
     x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(capture(net, x, "module(0)")["module(0)"][:, 0], net.hf[0](x))
+
+
+def test_a_row_that_sees_nothing_is_zeros_in_its_own_head_alone() -> None:
+    random = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 2, 3, 4, generator=random) for _ in range(2))
+    mask = torch.ones(1, 2, 3, 3, dtype=torch.bool)
+    mask[0, 1, 2] = False
+    made = pattern_of(query, key, attn_mask=mask)
+    plain = (query @ key.transpose(-1, -2) / 2).softmax(-1)
+    torch.testing.assert_close(made, plain * mask)
+
+
+def test_keys_and_values_may_be_given_to_a_kernel_by_place_or_by_name() -> None:
+    random = torch.Generator().manual_seed(0)
+    query = torch.randn(1, 4, 5, 8, generator=random)
+    key, value = (torch.randn(1, 2, 5, d, generator=random) for d in (8, 6))
+    more = {"is_causal": True, "enable_gqa": True}
+    calls = [
+        KernelCall((query, key, value), more),
+        KernelCall((query, key), {"value": value, **more}),
+        KernelCall((), {"query": query, "key": key, "value": value, **more}),
+        KernelCall((query, key, value, None, 0.0, True), {"enable_gqa": True}),
+    ]
+    wanted = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    for call in calls:
+        torch.testing.assert_close(call.average(), wanted)
+        assert torch.equal(call.output(), wanted)
+
+
+class TwoKernels(nn.Module):
+    """Attention that calls its kernel once by place, and once by name with another scale."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        once = F.scaled_dot_product_attention(x, x, x, is_causal=True)
+        return F.scaled_dot_product_attention(query=once, key=once, value=once, scale=3.0)
+
+
+def test_the_first_kernel_of_a_module_is_watched_and_every_kernel_gives_what_it_gives_alone() -> None:
+    net, x = TwoKernels(), torch.randn(1, 2, 5, 8, generator=torch.Generator().manual_seed(0))
+    plain, calls, given = net(x), list[KernelCall](), list[Tensor]()
+    hooks = KernelAccessor(net, "sdpa").watching(calls.append)
+    handles = [
+        net.register_forward_pre_hook(hook, with_kwargs=True) if before else
+        net.register_forward_hook(hook, with_kwargs=True, always_call=True) for before, _, hook in hooks
+    ]  # fmt: skip
+    with every_kernel(given.append):
+        assert torch.equal(net(x), plain)
+    assert len(calls) == 1 and torch.equal(calls[0].pattern, pattern_of(x, x, is_causal=True))
+    assert len(given) == 2 and torch.equal(given[1], plain)
+    torch.testing.assert_close(given[0], pattern_of(x, x, is_causal=True) @ x)
+    assert _get_current_function_mode_stack() == []
+    for handle in handles:
+        handle.remove()
+
+
+def test_a_pass_needs_eager_attention_where_a_pattern_has_no_kernel(gpt2: Model) -> None:
+    read = gpt2.tap(pattern[0])
+    bare, other = replace(read, inside=None), gpt2.tap(resid_post[0])
+    assert read.inside is not None
+    assert [needs_eager(taps) for taps in ([], [other], [read], [read, other])] == [False] * 4
+    assert all(needs_eager(taps) for taps in ([bare], [other, bare], [bare, read]))
+
+
+def test_the_kind_of_attention_is_that_of_the_text_and_else_of_the_whole() -> None:
+    def kind(text: dict[str, Any], whole: str) -> str:
+        config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(**text), _attn_implementation=whole)
+        model: Any = SimpleNamespace(config=config)
+        return kind_of_attention(model)
+
+    assert kind({"_attn_implementation": "eager"}, "sdpa") == "eager"
+    assert kind({"_attn_implementation": None}, "sdpa") == kind({}, "sdpa") == "sdpa"

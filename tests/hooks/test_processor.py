@@ -1,4 +1,4 @@
-"""A processor gives pictures a size, cuts their middle out and scales their colours, by formulas that can be written."""
+"""A processor gives pictures a size, cuts out their middle and scales their colours, each by a closed form."""
 
 from pathlib import Path
 from typing import Any
