@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hooks import Model, Tokens
-from hooks.generate import decode
+from hooks.generate import continuation, decode
 
 PROMPTS = ["The Golden Gate Bridge", "Fog", "Over the bay."]
 
@@ -112,3 +112,42 @@ def test_what_cannot_be_generated_is_reported(gpt2: Model, fresh: Callable[..., 
         fresh("bert").generate("Fog")
     with pytest.raises(ValueError, match="got no texts"):
         gpt2.generate([])
+
+
+def test_nothing_said_generates_forty_tokens_of_the_likeliest(gpt2: Model) -> None:
+    assert gpt2.generate("Fog") == gpt2.generate("Fog", max_new_tokens=40, temperature=0.0)
+    sampled = gpt2.generate("Fog", temperature=1.0, max_new_tokens=12)
+    assert sampled == gpt2.generate("Fog", temperature=1.0, max_new_tokens=12, seed=0)
+
+
+def test_a_vocabulary_of_one_word_says_it_at_any_temperature() -> None:
+    tokens = Tokens(torch.zeros(1, 2).long(), torch.ones(1, 2).bool(), torch.zeros(1, 2).bool())
+    for temperature in (0.0, 0.5, 1.0):
+        model: Any = Scripted(torch.zeros(1, 3, 1))
+        said = decode(model, tokens, max_new_tokens=3, temperature=temperature, seed=0, stop=frozenset())
+        assert said == [[0, 0, 0]]
+
+
+def test_a_model_is_asked_for_no_more_than_it_knows_of() -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Notes(Scripted):
+        def __call__(self, past_key_values: int | None = None, **given: Any) -> SimpleNamespace:
+            asked.append(given)
+            return super().__call__(past_key_values)
+
+    tokens = Tokens(torch.ones(1, 2).long(), torch.ones(1, 2).bool(), torch.zeros(1, 2).bool())
+    for said in ({}, {"output_router_logits": False}, {"output_router_logits": True}):
+        model: Any = Notes(torch.zeros(1, 1, 4))
+        model.config = SimpleNamespace(get_text_config=SimpleNamespace, **said)
+        decode(model, tokens, max_new_tokens=1, temperature=0.0, seed=0, stop=frozenset())
+        plain = asked.pop()
+        assert plain.get("output_router_logits", "unsaid") == (False if said.get("output_router_logits") else "unsaid")
+        assert plain["use_cache"] is True
+
+
+def test_a_continuation_keeps_its_spaces_and_leaves_out_what_is_special(tokenizer: Any) -> None:
+    given, new = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Fog ,", " it 's . Bay !"))
+    assert continuation(tokenizer, given, new) == " it 's . Bay !"
+    end = tokenizer.eos_token_id
+    assert continuation(tokenizer, [end, *given], [end, *new, end]) == " it 's . Bay !"

@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks import Direction, Intervention, Model, capture, intervene
 from hooks.interventions import Rows, add, apply, clamp, mean, noise, project_out, replace, scale, zero
 from hooks.position import everywhere, generated, last, prompt
-from hooks.site import logits, mlp_out, resid_post
+from hooks.site import attn_out, logits, mlp_out, resid_post, resid_pre, z
 
 D = 32
 
@@ -226,3 +226,50 @@ def test_an_intervention_is_a_value(v: Tensor) -> None:
     one = add(v)
     assert one.at == everywhere
     assert but(one, at=last).at == last
+
+
+def test_noise_is_drawn_from_its_seed_its_row_and_its_token() -> None:
+    """So a run is drawn again by another program: the words of the seed are those of the three numbers' hash."""
+    a, row, token = torch.ones(3, 4, 8), torch.tensor([0, 1, 1]), torch.tensor([5, 0, 9])
+    drawn = run(noise(0.5, seed=3), a, row=row, token=token)
+    for one, r, t in zip(drawn, row.tolist(), token.tolist(), strict=True):
+        random = torch.Generator().manual_seed(hash((3, r, t)) & (2**63 - 1))
+        torch.testing.assert_close(one, 1 + 0.5 * torch.randn(4, 8, generator=random))
+
+
+def test_a_vector_of_a_site_with_heads_may_be_flat_and_has_no_other_axes(gpt2: Model) -> None:
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    logits_of = []
+    for value in (vector, vector.view(4, 8)):
+        with intervene(gpt2, {z[1]: add(value)}):
+            logits_of.append(gpt2.run("Fog"))
+    assert torch.equal(*logits_of)
+    for value in (vector.view(8, 4), vector.view(2, 16), vector[:31], vector.view(1, 4, 8)):
+        with pytest.raises(ValueError, match=r"add at z\.1 needs a value of shape \(4, 8\), got"):
+            intervene(gpt2, {z[1]: add(value)})
+    for value in (vector.view(4, 8).expand(3, 4, 8), vector.view(4, 8).expand(1, 4, 4, 8)):
+        with intervene(gpt2, {z[1]: replace(value)}):
+            put = gpt2.run("Fog")
+        with intervene(gpt2, {z[1]: replace(vector)}):
+            torch.testing.assert_close(put, gpt2.run("Fog"))
+
+
+def test_what_sets_a_projection_without_saying_which_undoes_nothing(gpt2: Model, v: Tensor) -> None:
+    made = Intervention("twice", everywhere, lambda a, _: 2 * a, sets_projection=True)
+    with intervene(gpt2, {mlp_out[0]: [made, made]}):
+        once = gpt2.run("Fog")
+    with intervene(gpt2, {mlp_out[0]: scale(4.0)}):
+        assert torch.equal(gpt2.run("Fog"), once)
+    with intervene(gpt2, {mlp_out[0]: [clamp(v, 1.0), made, clamp(v.flip(0), 1.0)]}):
+        gpt2.run("Fog")
+
+
+def test_what_overwrites_the_output_of_a_block_may_come_before_what_changes_the_input_of_the_next(
+    gpt2: Model, v: Tensor
+) -> None:
+    with intervene(gpt2, {resid_pre[1]: add(v), resid_post[0]: zero()}):
+        both = gpt2.run("Fog")
+    with intervene(gpt2, {resid_post[0]: replace(v)}):
+        torch.testing.assert_close(both, gpt2.run("Fog"))
+    with intervene(gpt2, {resid_post[1]: add(v), resid_post[0]: zero(), mlp_out[1]: zero(), attn_out[1]: add(v)}):
+        gpt2.run("Fog")

@@ -272,3 +272,44 @@ def test_a_real_pretrained_llama_keeps_every_identity_and_tells_a_story() -> Non
             written = torch.einsum("bphd,hdm->bpm", acts[z[i]], model.module(z[i]).weight.T.unflatten(0, (8, 8)))
             torch.testing.assert_close(written, acts[attn_out[i]], atol=1e-4, rtol=1e-4)
     assert model.generate("Once upon a time, there was", max_new_tokens=10) == " a little girl named Lily. She lo"
+
+
+def test_what_is_given_is_taken_before_what_is_in_the_folder(
+    hf_model: Callable[..., Any], tokenizer: Any, tmp_path: Path
+) -> None:
+    hf_model("bert").save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    mine = type(tokenizer)(tokenizer_object=tokenizer._tokenizer, bos_token=tokenizer.bos_token)
+    assert load(tmp_path, mine, check=False).tokenizer is mine
+    read = load(tmp_path, check=False)
+    assert read.tokenizer is not None and type(read.hf).__name__ == "BertForMaskedLM"
+    assert (
+        load(read.hf, check=False).name == str(tmp_path)
+        and load(hf_model("bert"), check=False).name == "BertForMaskedLM"
+    )
+    assert load(hf_model("gpt2")).contract is not None and read.contract is None
+
+
+def test_a_configuration_that_names_no_class_is_read_as_a_causal_language_model(
+    hf_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    import json
+
+    own = hf_model("gpt2")
+    own.save_pretrained(tmp_path)
+    said = json.loads((tmp_path / "config.json").read_text())
+    del said["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    ids = torch.tensor([[1, 2]])
+    model = load(tmp_path, check=False)
+    assert type(model.hf).__name__ == "GPT2LMHeadModel"
+    torch.testing.assert_close(model.run(ids), own(ids).logits)
+
+
+def test_the_bundled_model_of_a_package_that_is_not_installed_is_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for spec in (None, type("Spec", (), {"submodule_search_locations": None})()):
+        monkeypatch.setitem(_find_bundled.__globals__, "find_spec", lambda _, spec=spec: spec)
+        with pytest.raises(FileNotFoundError, match="is not at an installed interp package: reinstall"):
+            _find_bundled()

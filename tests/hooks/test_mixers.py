@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.tiny_models import tiny_model
 from hooks import Model, Site, capture, intervene, load
 from hooks.errors import InvalidArgument, WrongState
 from hooks.gradients import capture_gradients
 from hooks.interventions import replace, zero
+from hooks.mixer_state import _is_close, _up_to, _without_hooks
 from hooks.position import everywhere
 from hooks.site import (
     attn_gate,
@@ -232,3 +233,52 @@ def test_the_embedding_of_a_layer_is_what_its_block_is_given_and_writing_it_move
 def test_a_model_without_embeddings_of_layers_says_so() -> None:
     with pytest.raises(InvalidArgument, match="none of its blocks is given an embedding of its own"):
         capture(load(tiny_model("llama", "LlamaForCausalLM")), IDS, layer_embed[0])
+
+
+class Reader(nn.Module):
+    """A mixer that takes a cache as its third argument."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache_params: Any = None, at: Any = None) -> Tensor: ...
+
+
+def test_a_call_is_cut_to_its_first_tokens_and_given_a_cache_where_its_mixer_takes_one() -> None:
+    random, cache = torch.Generator().manual_seed(0), object()
+    x, mask, other = torch.randn(2, 5, 3, generator=random), torch.ones(2, 5), torch.randn(2, 4, generator=random)
+    at, name = torch.arange(5), "fog"
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        ((x,), {"mask": mask, "at": at}),
+        ((x, mask), {"at": other}),
+        ((x, mask, None), {"at": name}),
+        ((x, mask, None, at), {}),
+        ((), {"x": x, "mask": mask}),
+    ]
+    for args, kwargs in calls:
+        short, named = _up_to(args, kwargs, 5, 2, Reader(), cache)
+        given = dict(zip(("x", "mask", "cache_params", "at"), short, strict=False)) | named
+        assert len(short) == len(args) and given["cache_params"] is cache
+        assert torch.equal(given["x"], x[:, :2]) and torch.equal(given["mask"], mask[:, :2])
+        assert given.get("at") is (args[3] if len(args) > 3 else kwargs.get("at"))
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float64, 1e-8), (torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+def test_what_a_mixer_gives_with_a_cache_may_differ_by_rounding_and_no_more(dtype: torch.dtype, allowed: float) -> None:
+    plain = torch.zeros(40, dtype=dtype)
+    plain[0] = 8.0
+    for share, close in ((0.95, True), (1.05, False), (-0.95, True), (-1.05, False)):
+        other = plain.double().clone()
+        other[1] = 8 * share * allowed  # of a length of its own, whatever the precision of the other
+        assert _is_close(other, plain) is close
+    assert _is_close(torch.zeros(3, dtype=dtype), torch.zeros(3, dtype=dtype))
+    assert not _is_close(-plain, plain)
+
+
+def test_a_mixer_alone_has_the_shape_of_its_state_and_no_heads() -> None:
+    model = load(tiny_model("mamba", "MambaForCausalLM"), check=False)
+    inside: Any = model.tap(mixer_state[0]).inside
+    x = torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(0))
+    assert inside.shape((x,), {}, 4) == (48, 8) == inside.states((x,), {}).shape[2:]
+    handle = model.hf.backbone.layers[0].mixer.register_forward_hook(lambda *_: 1 / 0)
+    with torch.no_grad():
+        made = _without_hooks(model.hf)(IDS).logits
+    handle.remove()
+    assert torch.equal(made, model.run(IDS))

@@ -1,6 +1,7 @@
 """Pictures of any kind are read as their colours, and the sites of a net are found at the modules that give them."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -209,3 +210,11 @@ def test_the_blocks_of_a_net_of_two_lengths_are_those_of_the_length_that_most_mo
     posts = [site for site in model.sites if site.name == "resid_post"]
     assert len(posts) == 3
     assert all(capture(model, X, site)[site].shape == (2, 16, 16) for site in posts)
+
+
+def test_a_processor_that_is_given_is_taken_before_the_file_next_to_the_weights(tmp_path: Path) -> None:
+    vit().save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"size": 32, "image_mean": [0.5, 0.5, 0.5]}')
+    mine, read = Processor((32, 32), mean=(0.1, 0.2, 0.3)), Processor(32, mean=(0.5,) * 3)
+    assert load(tmp_path, processor=mine, check=False).processor is mine  # pyright: ignore[reportAttributeAccessIssue]
+    assert load(tmp_path, check=False).processor == read  # pyright: ignore[reportAttributeAccessIssue]

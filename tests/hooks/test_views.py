@@ -32,6 +32,8 @@ def test_a_view_reads_features_times_a_factor_in_heads_and_writes_them_back_wher
     torch.testing.assert_close(changed[..., rows], raw[..., rows] + 2)
     assert View().read(raw) is raw and View().write(raw, value) is value
     assert View(heads=3).read(raw).shape == (2, 3, 3, 2)
+    for one in (raw, raw[0], raw[0, 0], raw[None]):
+        assert torch.equal(View(heads=2).write(one, View(heads=2).read(one)), one)
 
 
 class Rms(nn.Module):
