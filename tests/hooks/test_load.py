@@ -1,5 +1,6 @@
 """Loading takes a model from wherever it is and knows it again."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,8 +239,6 @@ def test_a_model_of_another_kind_is_reported() -> None:
 def test_the_bundled_model_is_looked_for_without_importing_its_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import sys
-
     folder = tmp_path / "interp" / "landmark" / "model"
     (tmp_path / "interp").mkdir()
     (tmp_path / "interp" / "__init__.py").write_text("raise ImportError('imported')")
@@ -310,6 +309,6 @@ def test_the_bundled_model_of_a_package_that_is_not_installed_is_said_to_be_miss
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for spec in (None, type("Spec", (), {"submodule_search_locations": None})()):
-        monkeypatch.setitem(_find_bundled.__globals__, "find_spec", lambda _, spec=spec: spec)
+        monkeypatch.setattr(sys.modules["hooks.load"], "find_spec", lambda _, spec=spec: spec)
         with pytest.raises(FileNotFoundError, match="is not at an installed interp package: reinstall"):
             _find_bundled()

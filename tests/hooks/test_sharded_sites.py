@@ -129,10 +129,10 @@ def test_a_pattern_is_shared_by_heads_where_what_it_averages_is(
     """Each of two processes computes half of every projection, or all of it."""
 
     def both(_: ModelRanks, said: dict[Site, Seen]) -> list[dict[Site, Seen]]:
-        half = {
-            site: ((*shape[:-1], shape[-1] // (2 if parts and site.name == "z" and site.layer != 2 else 1)), *sums)
-            for site, (shape, *sums) in said.items()
-        }
+        half: dict[Site, Seen] = {}
+        for site, (shape, *sums) in said.items():
+            by = 2 if parts and site.name == "z" and site.layer != 2 else 1
+            half[site] = ((*shape[:-1], shape[-1] // by), sums[0], sums[1])
         return [half, {site: one for site, one in half.items() if site != z[1]}]
 
     monkeypatch.setattr("hooks.sharded_taps.ranks_of", lambda _: TWO)

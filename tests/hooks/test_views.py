@@ -42,7 +42,8 @@ class Rms(nn.Module):
     def __init__(self, weight: float, **eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((7,), weight, dtype=torch.float64))
-        vars(self).update(eps)
+        for name, value in eps.items():
+            setattr(self, name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         eps = vars(self).get("variance_epsilon", vars(self).get("eps", 0.0))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 from hooks import capture, load
 from hooks.fingerprint import fingerprint
@@ -63,6 +64,8 @@ def check_answers(module: nn.Module) -> None:
 @pytest.mark.parametrize("more", [{}, {"lora_alpha": 6}, {"use_dora": True}, {"use_rslora": True}, {"lora_bias": True}])
 def test_the_weight_and_bias_of_an_adapted_layer_are_those_that_it_computes_with(more: dict[str, Any]) -> None:
     layer = adapted("first", **more).base_model.model.first
+    if "use_dora" in more:  # whose lengths are at first those of the sum
+        layer.lora_magnitude_vector["default"].weight.data.mul_(torch.linspace(0.5, 2.0, 8))
     if "lora_bias" in more:
         nn.init.constant_(layer.lora_B["default"].bias, 0.7)
         layer.scaling["default"] = 3.0
@@ -235,3 +238,17 @@ def test_what_is_no_parameter_is_no_weight() -> None:
 
     assert not has_weight(Says()) and not has_weight(Says(), "bias")
     assert shape_of(Says()) == () and bias_of(nn.Linear(3, 5, bias=False)) is None
+
+
+class Halves(TwoTensor):
+    """Numbers that are kept as two tensors."""
+
+    def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:  # noqa: ARG002
+        return self.a + self.b
+
+
+def test_a_tensor_that_keeps_its_numbers_in_others_is_read_as_its_type_says() -> None:
+    a, b = (torch.randn(4, 6, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    layer = nn.Linear(6, 4)
+    layer.weight = nn.Parameter(Halves(a, b), requires_grad=False)
+    assert is_quantised(layer) and torch.equal(weight_of(layer), a + b)
