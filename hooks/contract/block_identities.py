@@ -71,12 +71,12 @@ class CapturedBlock:
 
     def _writes(self, site: str) -> tuple[Factor, Callable[[Tensor], Tensor]]:
         """Return the factor and the norm through which a sublayer's output goes before it is added."""
-        tap, kind = self.model.taps.get(self.block.site(site)), self.block.sublayer(site)
+        kind = self.block.sublayer(site)
         norm = None if kind is None or kind.norm is None else kind.norm.module
         if kind is None:  # only an adapter says where it is
             ln = {"attn_out": "ln1", "mlp_out": "ln2"}[site]
             norm = self.part.get(ln if self.model.paths.norms_last else f"{ln}_post")
-        return (1.0 if tap is None else tap.view.factor), (nn.Identity() if norm is None else norm)
+        return self.model.taps[self.block.site(site)].view.factor, (nn.Identity() if norm is None else norm)
 
 
 def block_laws(model: Model, acts: Values, eager: Values) -> Iterator[Check]:
@@ -154,10 +154,10 @@ def _or_traced(said: Check, traced: Iterator[Check]) -> Check:
 def _heads_write(b: CapturedBlock) -> Iterator[Check]:
     """z W_O summed over heads."""
     if b.has("z", "attn_out"):
-        factor, norm = b._writes("attn_out")
-        made = norm(project(b.part["attn.o"], b["z"].flatten(2))) * factor
+        (factor, norm), joint = b._writes("attn_out"), b["z"].flatten(2)
+        made = norm(project(b.part["attn.o"], joint)) * factor
         states = f"attn_out = {_show_sum(norm, factor, 'Σ_head z W_O + b')}"
-        yield b.check("heads write", states, miss(b["attn_out"], made), b["z"][0, 0].numel(), "z", "attn_out")
+        yield b.check("heads write", states, miss(b["attn_out"], made), joint.shape[-1], "z", "attn_out")
 
 
 def _reads_stage(b: CapturedBlock, name: str, part: str | None) -> Iterator[Check]:
@@ -186,11 +186,11 @@ def _reads_stage(b: CapturedBlock, name: str, part: str | None) -> Iterator[Chec
 def _cross_heads_write(b: CapturedBlock) -> Iterator[Check]:
     """cross_z W_O summed over heads."""
     if b.has("cross_z", "cross_out"):
-        factor, norm = b._writes("cross_out")
-        made = norm(project(b.part["cross_attn.o"], b["cross_z"].flatten(2))) * factor
+        (factor, norm), joint = b._writes("cross_out"), b["cross_z"].flatten(2)
+        made = norm(project(b.part["cross_attn.o"], joint)) * factor
         states = f"cross_out = {_show_sum(norm, factor, 'Σ_head cross_z W_O + b')}"
         error = miss(b["cross_out"], made)
-        yield b.check("cross heads write", states, error, b["cross_z"][0, 0].numel(), "cross_z", "cross_out")
+        yield b.check("cross heads write", states, error, joint.shape[-1], "cross_z", "cross_out")
 
 
 def _heads_average(b: CapturedBlock) -> Iterator[Check]:
@@ -231,13 +231,15 @@ def _pattern_weighs(b: CapturedBlock) -> Iterator[Check]:
 
 def _memories_write(b: CapturedBlock) -> Iterator[Check]:
     """mlp_act W_out, or the whole feed-forward layer where it has no one output projection."""
-    factor, norm = b._writes("mlp_out") if b.has("mlp_out") else (1.0, nn.Identity())
-    if "mlp.out" in b.part and b.has("mlp_act", "mlp_out"):
+    if not b.has("mlp_out"):
+        return
+    factor, norm = b._writes("mlp_out")
+    if "mlp.out" in b.part and b.has("mlp_act"):
         made = norm(project(b.part["mlp.out"], b["mlp_act"])) * factor
         states = f"mlp_out = {_show_sum(norm, factor, 'W_out mlp_act + b')}"
         yield b.check("memories write", states, miss(b["mlp_out"], made), b["mlp_act"].shape[-1],
                       "mlp_act", "mlp_out")  # fmt: skip
-    elif "mlp" in b.part and b.has("mlp_in", "mlp_out"):
+    elif "mlp" in b.part and b.has("mlp_in"):
         kind, output = b.block.sublayer("mlp_out"), b.part["mlp"](b["mlp_in"])
         within = False
         if kind is not None and kind.norm is not None and kind.root is not None:

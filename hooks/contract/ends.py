@@ -128,13 +128,13 @@ def _embeds(model: Model, acts: Values, first: Site) -> Check:
 
 
 def _final_scale(model: Model, x: Float[Tensor, "batch pos d_model"]) -> Check:
-    """With its own divisor held, a norm is linear: f(x) = scale(x) (N(x) - N(-x)) / 2 has f(x + y) = f(x) + f(y)."""
+    """With its own divisor held, a norm is linear: f(x) = scale(x) (N(x) - N(-x)) has f(x + y) = f(x) + f(y)."""
     norm, scale = model.final_norm, model.taps[ln_final_scale].view.derive
     assert norm is not None and scale is not None
     y = x.roll(1, dims=1)
 
     def f(x: Tensor) -> Tensor:
-        return scale(x) * (norm(x) - norm(-x)).float() / 2
+        return scale(x) * (norm(x) - norm(-x)).float()
 
     error = miss(f(x + y), f(x), f(y))
     states = "ln_final_scale (norm(x) - bias) is linear in x"

@@ -149,7 +149,7 @@ def blame_sites(checks: Sequence[Check]) -> dict[Site, Check]:
     for check in checks:
         if check.holds or check.use is not None or refused.keys() & set(check.sites):
             continue
-        suspects = check.sites if len(check.sites) == 1 else [site for site in check.sites if site not in vouched]
+        suspects = [site for site in check.sites if site not in vouched]
         refused |= dict.fromkeys(suspects or check.sites[:1], check)
     return refused
 

@@ -96,7 +96,7 @@ def _given(model: Model, block: Block, call: Changed, values: Values) -> Tensor:
     args, kwargs = [*call[0]], dict(call[1])
     for site, value in values.items():
         part = model.taps[site].part
-        if isinstance(part, int) and part < len(args):
+        if isinstance(part, int):
             args[part] = value
         else:
             kwargs[str(part)] = value
