@@ -15,7 +15,7 @@ from hooks.contract.block_identities import _LAWS, average_laws
 from hooks.contract.families import tiny
 from hooks.contract.mixtures import mixture_laws
 from hooks.contract.propagation import _AT, _on_stream, reach_laws
-from hooks.contract.report import Check
+from hooks.contract.report import Check, find_unmeasured, measure_laws
 from hooks.contract.rounding import change, miss, unit
 from hooks.forward import forward
 from hooks.interventions import scale
@@ -394,6 +394,9 @@ def test_a_broken_law_blames_the_site_that_no_kept_law_vouches_for() -> None:
     assert refused(law(2.0, a, b), law(2.0, b, c)) == {a, b}
     assert refused(law(0.5, a, b), law(2.0, b, a)) == {b}
     assert refused(law(nan, c)) == {c}
+    assert refused(law(0.5, a), law(2.0, a, b)) == {a, b}, "a law of one site ties it to nothing"
+    assert refused(law(1.0, a, b), law(2.0, b, c)) == {c}, "rounding explains just what is allowed"
+    assert refused(law(0.5, a, c), law(2.0, c)) == {c}
 
 
 def other_forward(hf: Any) -> None:
@@ -450,6 +453,59 @@ def test_the_report_reads_as_a_table() -> None:
     assert lines[1].split() == ["law", "holds", "error", "allowed", "states"]
     assert any(line.startswith("heads write") and " NO " in line and line.endswith("z W_O + b") for line in lines)
     assert lines[-1] == "refused sites: z.1"
+
+
+def test_a_table_shows_each_law_once_where_it_exceeds_most_what_rounding_explains() -> None:
+    """An error without a number exceeds everything."""
+    checks = (
+        Check("streams add", "in 0", 2e-7, 1e-6, (resid_mid[0], resid_pre[0])),
+        Check("streams add", "in 1", 5e-7, 1e-6, (resid_mid[1],)),
+        Check("streams add", "in 2", 6e-7, 1e-5, (resid_mid[2],)),
+        Check("reads", "in 0", 0.25, 1.0, use="batch"),
+        Check("reads", "in 1", nan, 1.0, use="batch"),
+        Check("reads", "in 2", 3.0, 1.0, use="batch"),
+        Check("fires", "in 0", 0.0, 0.0, (z[0],)),
+        Check("fires", "in 1", inf, 0.0, (z[1],)),
+    )
+    report = ContractReport("model", "float32", "", checks, 3, 0.5)
+    assert str(report).splitlines() == [
+        "contract of model, float32: 3 forward passes, 0.5 s",
+        "law          holds  error    allowed  states",
+        "streams add  yes    5.0e-07  1.0e-06  in 1",
+        "reads        NO     nan      1.0e+00  in 1",
+        "fires        yes    0.0e+00  0.0e+00  in 0",
+        "refused sites: z.1",
+    ]
+    table = report.to_pandas()
+    assert [*table.columns] == ["law", "states", "site", "error", "allowed", "holds"]
+    assert table.iloc[0].tolist() == ["streams add", "in 0", "resid_mid.0", 2e-7, 1e-6, True]
+    assert table.iloc[3].tolist() == ["reads", "in 0", "", 0.25, 1.0, True] and len(table) == len(checks)
+
+
+def test_what_cannot_be_measured_says_why_in_a_line_of_at_most_200_letters() -> None:
+    def fails() -> list[Check]:
+        raise ValueError("x" * 300 + "\nand more")
+
+    def silent() -> list[Check]:
+        raise KeyError
+
+    def short() -> list[Check]:
+        raise ValueError("first\nsecond")
+
+    (law,) = measure_laws("adds", fails, use="batch")
+    said = "could not be measured: ValueError: "
+    assert law == Check("adds", (said + "x" * 300)[:200], inf, 0.0, use="batch") and len(law.states) == 200
+    assert [one.states for one in measure_laws("adds", short)] == [f"{said}first"]
+    assert [one.states for one in measure_laws("adds", silent)] == ["could not be measured: KeyError: "]
+
+
+def test_a_site_is_measured_by_a_law_that_another_tensor_would_break() -> None:
+    a, b = attn_out[0], attn_out[1]
+    law, any_tensor = Check("heads write", "a = b", 0.0, 1.0, (a,)), Check("writing reaches", "on", 0.0, 1.0, (a, b))
+    why = Check("keys match", "could not be measured: KeyError: 'x'", inf, 0.0)
+    states = "a law that speaks of attn_out.1 was measured"
+    assert [*find_unmeasured([law, any_tensor], [a, b])] == [Check("every site is measured", states, inf, 0.0, (b,))]
+    assert [one.states for one in find_unmeasured([law, why], [a, b])] == [f"{states}: {why.states}"]
 
 
 @pytest.mark.parametrize("name", ["stories260K", "babyllama-tok361", "gpt-nano-sort"])
