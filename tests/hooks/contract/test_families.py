@@ -146,16 +146,16 @@ def test_every_tiny_model_is_of_two_layers_of_width_32_and_reads_101_tokens() ->
         assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (100, 100, 0), family
 
 
-def keys_per_head(family: str) -> tuple[int, int, int, int]:
+def widths(family: str) -> tuple[int, int, int, int]:
     """Key-value heads, the width of a head, of the feed-forward layer, and the positions there are."""
     model = loaded(family)
     shape = model.taps[Site("k", 0)].shape
     return shape[0], shape[1], model.d_mlp, getattr(model.hf.config, "max_position_embeddings", 0)
 
 
-def test_the_sizes_of_a_tiny_model_are_told_apart() -> None:
-    """No width is another's, four times the stream's where the family has no other; so a wrong axis is no right one."""
-    every = {family: keys_per_head(family) for family in FAMILIES}
+def test_the_widths_of_a_tiny_model_differ() -> None:
+    """Where the family has one of its own, no width is that of the stream or of all heads, so that no axis is another.
+    every = {family: widths(family) for family in FAMILIES}
     plain, grouped, wide = (4, 8, 48, 64), (2, 8, 48, 64), (2, 16, 48, 64)
     assert every == {
         "gpt2": (4, 8, 128, 1024),
