@@ -154,7 +154,7 @@ def widths(family: str) -> tuple[int, int, int, int]:
 
 
 def test_the_widths_of_a_tiny_model_differ() -> None:
-    """Where the family has one of its own, no width is that of the stream or of all heads, so that no axis is another.
+    """Where a family has one of its own, no width is that of the stream, so that no axis is taken for another."""
     every = {family: widths(family) for family in FAMILIES}
     plain, grouped, wide = (4, 8, 48, 64), (2, 8, 48, 64), (2, 16, 48, 64)
     assert every == {
