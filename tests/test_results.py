@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
@@ -165,3 +166,70 @@ class Holder:
 
 def test_a_function_is_shown_by_its_name_and_a_callable_value_by_what_it_holds() -> None:
     assert repr(Holder(Rule(0.25), quality)) == "Holder(rule=Rule(least=0.25), score=quality)"
+
+
+@dataclass(frozen=True)
+class One:
+    """A result of one value."""
+
+    it: object
+
+    __repr__ = summarise
+
+
+SIXTY = "x" * 58  # with its quotes 60 characters
+SHORT: list[tuple[object, str]] = [
+    (3, "3"),
+    (0.123456, "0.1235"),
+    (None, "None"),
+    ("fog", "'fog'"),
+    (SIXTY, f"'{SIXTY}'"),
+    (SIXTY + "x", f"'{'x' * 57}…'"),
+    (torch.tensor(0.5), "0.5"),
+    (torch.zeros(2, 3, dtype=torch.bool), "bool[2, 3]"),
+    (np.zeros((4,), dtype=np.float32), "float32[4]"),
+    (torch.nn.Linear(2, 2), "Linear(…)"),
+    ((1, 2, 3, 4), "(1, 2, 3, 4)"),
+    ([1, 2, 3, 4, 5], "5 items"),
+    ({1}, "{1}"),
+    (frozenset({"a"}), "{'a'}"),
+    ({"a": 0.123456}, "{'a': 0.1235}"),
+    ({i: i for i in range(4)}, "{0: 0, 1: 1, 2: 2, 3: 3}"),
+    ({i: i for i in range(5)}, "5 entries"),
+    (("x" * 26, "x" * 26), f"('{'x' * 26}', '{'x' * 26}')"),
+    (("x" * 26, "x" * 27), "2 items"),
+    (len, "len"),
+]
+
+
+@pytest.mark.parametrize(("value", "said"), SHORT, ids=[said[:20] for _, said in SHORT])
+def test_a_value_is_shown_whole_where_it_has_sixty_characters_at_most(value: object, said: str) -> None:
+    assert repr(One(value)) == f"One(it={said})"
+
+
+class Said:
+    """A result that prints as it is told."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = summarise
+
+
+def test_as_many_lines_as_fit_are_shown_whole_and_of_more_it_is_said_how_many() -> None:
+    lines = [f"line {i}" for i in range(12)]
+    assert repr(Said("\n".join(lines[:LINES]))) == "\n".join(["Said: line 0", *lines[1:LINES]])
+    assert repr(Said("\n".join(lines[:9]))).splitlines() == ["Said: line 0", *lines[1:7], "… and 2 more lines"]
+    assert repr(Said("\n".join(lines))).splitlines()[-1] == "… and 5 more lines"
+
+
+def test_a_line_is_broken_only_where_it_is_too_long_and_never_at_a_hyphen() -> None:
+    table = f"{'a    b':<{WIDTH - len('Said: ')}}"
+    assert repr(Said(table)) == f"Said: {table}", "what is laid out in columns stays as it is"
+    words = ["well-known"] * 12
+    first, second = repr(Said(" ".join(words))).splitlines()
+    assert len(first) <= WIDTH and second.startswith("    well-known")
+    assert f"{first} {second.strip()}" == f"Said: {' '.join(words)}"

@@ -153,6 +153,7 @@ class Writes(Protocol):
 
 Number = NewType("Number", int)
 Kind = TypeVar("Kind")
+SOME: Any = Share
 
 
 def taking(hint: Any) -> Callable[[Any], Any]:
@@ -185,7 +186,7 @@ OF_A_KIND: list[tuple[Any, list[Any], list[Any]]] = [
     (int | None, [3, None], ["3", 3.5]),
     (type[Exception], [ValueError, int], [3, ValueError("x")]),
     (Callable[[int], int], [abs, Box], [3, "abs"]),
-    (Share | None, [None, 0, 1, 1.0, 0.5], [-0.01, 1.01, "half", [0.5], True]),
+    (SOME | None, [None, 0, 1, 1.0, 0.5], [-0.01, 1.01, "half", [0.5], True]),
     (Natural, [0, 7], [-1, 0.5, "0"]),
     (tuple[str, ...], [("a", "b"), "ab", ()], [["a"], 3]),
     (tuple[int, ...], [(1, 2), ()], ["12", [1, 2]]),

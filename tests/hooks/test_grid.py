@@ -85,7 +85,7 @@ def places_of(grid: Grid, n: int = 3, images: Images | None = None) -> Tokens:
     """n pictures of which a site has these places."""
     one = torch.zeros(n, 1, dtype=torch.long)
     site = Site.module("it")
-    given = {0: torch.zeros(n, 3, *grid.size)} if images is None else None
+    given: dict[int | str, Tensor] | None = {0: torch.zeros(n, 3, *grid.size)} if images is None else None
     tokens = Tokens(one, one == 0, one > 0, inputs=given, images=images, grids={site: grid})
     return tokens.places(len(grid), site)
 

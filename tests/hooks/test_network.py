@@ -1,5 +1,6 @@
 """Any torch module: what its sites hold is what can be computed by hand, and what is changed there flows on."""
 
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from hooks import Activations, Model, Network, Site, capture, capture_gradients, intervene, load
-from hooks.errors import InvalidArgument, InvalidType, UnknownSite
+from hooks.errors import ContractBroken, InvalidArgument, InvalidType, UnknownSite
+from hooks.grid import Grid
+from hooks.images import Images
 from hooks.interventions import add, replace, zero
+from hooks.network import guess_example
 from hooks.position import everywhere, index, last
-from hooks.site import resid_post
+from hooks.processor import Processor
+from hooks.site import conv_pre, resid_post
 from interp.sae import TopK, activations_of, train
 from probes import MassMean
 
@@ -237,3 +242,163 @@ def test_the_name_of_a_block_is_what_the_block_gives(hf_model: Any) -> None:
     assert Site.parse("model.layers.1.mlp", model) == Site.module("model.layers.1.mlp")
     acts = capture(model, ids, ["model.layers.1", "model.layers.1.mlp"])
     assert acts.sites == (resid_post[1], Site.module("model.layers.1.mlp"))
+
+
+class Alias(nn.Module):
+    """It adds in place to what a module inside it hands on, which a copy written there does not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same, self.layer, self.scales = nn.Identity(), nn.Linear(3, 3), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + 0.0
+        held = self.same(y)
+        y += 1.0
+        return self.layer(self.scales(held))
+
+
+def test_a_site_that_cannot_be_written_again_is_refused_and_the_others_are_not() -> None:
+    model = load(Alias(), inputs=torch.randn(2, 3))
+    report = model.contract
+    assert report is not None and not report.holds
+    broken = {Site.module("same"), Site.module("same", "input")} & set(report.refused)
+    assert broken == set(report.refused) and broken
+    assert report.checks[0].law == "no dropout" and report.checks[0].holds
+    assert [check.sites[0] for check in report.checks[1:]] == [*model.taps]
+    assert report.passes == 3 + len(model.taps)
+    assert {(check.error, check.allowed) for check in report.checks if check.holds} == {(0.0, 0.0)}
+    assert {(check.error, check.allowed) for check in report.checks if not check.holds} == {(float("inf"), 0.0)}
+    assert set(model.sites) == set(model.taps) - broken
+    for site in broken:
+        with pytest.raises(ContractBroken, match=r"refuses module\(same"):
+            model.tap(site)
+
+
+def test_a_sound_net_takes_three_passes_to_be_found_so() -> None:
+    model = load(convnet(), inputs=PICTURES[:2])
+    report = model.contract
+    assert report is not None and report.holds and report.passes == 3 and report.seconds == 0.0
+    assert [check.sites for check in report.checks] == [(), *((site,) for site in model.taps)]
+    assert {(check.error, check.allowed) for check in report.checks} == {(0.0, 0.0)}
+    assert report.dtype == "float32"
+
+
+class Turns(nn.Module):
+    """What it gives, one call after the other, again and again."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__()
+        self.given, self.turn = given, 0
+
+    def forward(self, x: Tensor) -> Any:
+        self.turn += 1
+        made = self.given[self.turn % len(self.given)]
+        return tuple(x * one for one in made) if isinstance(made, tuple) else x * made
+
+
+NAN, ONE = torch.tensor([float("nan"), 1.0]), torch.tensor([1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("given", "holds"),
+    [
+        ((ONE,), True),
+        ((NAN,), True),
+        ((ONE, NAN), False),
+        ((NAN, NAN.flip(0)), False),
+        ((ONE, torch.tensor([1.0, 2.0])), False),
+        (((ONE, NAN),), True),
+        (((ONE, ONE), (ONE, 2 * ONE)), False),
+        (((2 * ONE, ONE), (ONE, ONE)), False),
+        (((ONE, ONE), (ONE,)), False),
+    ],
+)
+def test_two_runs_are_the_same_where_each_number_is_one_or_none_in_both(given: tuple[Any, ...], holds: bool) -> None:
+    report = load(Turns(*given), inputs=torch.ones(2, 2)).contract
+    assert report is not None
+    assert report.checks[0].holds == holds and report.passes == 3
+    assert all(check.holds for check in report.checks[1:]) and report.holds == holds
+
+
+class Sequences(nn.Module):
+    """Sequences of vectors, the mean of them, and what has more axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.mean, self.wide = nn.Linear(3, 5), nn.Identity(), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.read(x)
+        self.wide(y[..., None].expand(-1, -1, -1, 2))
+        return self.mean(y.mean(1))
+
+
+@pytest.mark.parametrize(
+    ("places", "read", "mean", "wide"),
+    [
+        ((), (1, 4, 5), (1, 5), (1, 4, 5, 2)),
+        (None, (1, 4, 5), (1, 5), (1, 4, 5, 2)),
+        ((1,), (4, 5), (1, 5), (4, 5, 2)),
+        ((2,), (5, 4), (1, 5), (5, 4, 2)),
+        ((3,), (1, 4, 5), (1, 5), (2, 4, 5)),
+        ((1, 2), (1, 4, 5), (1, 5), (20, 2)),
+        ((2, 3), (1, 4, 5), (1, 5), (10, 4)),
+    ],
+)
+def test_places_are_counted_along_their_axes_where_something_is_next_to_them(
+    places: tuple[int, ...] | None, read: tuple[int, ...], mean: tuple[int, ...], wide: tuple[int, ...]
+) -> None:
+    x = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    model = load(Sequences(), inputs=x, places=places)
+    sites = [Site.module(name) for name in ("read", "mean", "wide")]
+    acts = capture(model, x, sites)
+    assert [tuple(acts[site].shape[1:]) for site in sites] == [read, mean, wide]
+    assert acts.flat(sites[1]).shape == (2, 5), "one place of each item"
+
+
+def test_an_example_is_guessed_from_the_first_weights() -> None:
+    ids = guess_example(nn.Sequential(nn.Sequential(nn.Embedding(7, 3)), nn.Linear(3, 2)))
+    assert ids.shape == (1, 5) and ids.dtype == torch.long and 0 <= int(ids.min()) <= int(ids.max()) < 7
+    vector = guess_example(nn.Sequential(nn.ReLU(), nn.Linear(4, 2).double()))
+    assert vector.shape == (1, 4) and vector.dtype == torch.float64
+    for unknown in (nn.ReLU(), nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))):
+        with pytest.raises(InvalidArgument, match="its weights do not say what it reads"):
+            guess_example(unknown)
+
+
+def test_a_tensor_without_a_batch_is_refused_and_what_is_given_is_one_place_an_item(net: Network) -> None:
+    for wrong in (torch.tensor(1.0), torch.zeros(0, 3), {"x": None}, (torch.tensor(1.0),)):
+        with pytest.raises(InvalidArgument, match="tensors of one batch"):
+            net.run(wrong)
+    tokens = net.tokens((PICTURES, None))
+    assert tokens.ids.tolist() == [[0]] * 5 and tokens.mask.tolist() == [[True]] * 5 and not bool(tokens.special.any())
+    assert tokens.inputs is not None and [*tokens.inputs] == [0] and net.device == torch.device("cpu")
+
+
+def test_places_of_rows_and_columns_are_those_of_pictures_and_other_places_are_not() -> None:
+    grids = load(convnet(), inputs=PICTURES[:2]).grids
+    assert load(convnet(), inputs=PICTURES[:2], places=(2, 3)).grids == grids
+    assert grids[conv_pre[0]] == grids[Site.module("0.0")] == Grid((6, 6), (1.0, 1.0), (1.5, 1.5), (3.0, 3.0), (8, 8))
+    assert grids[Site.module("0.0", "input")].shape == (8, 8) and grids[Site.module("0.3")].shape == (2, 2)
+    other = load(convnet(), inputs=PICTURES[:2], places=(3,))
+    assert not other.grids and conv_pre[0] not in other.taps
+    assert capture(other, PICTURES, Site.module("0.0"))[Site.module("0.0")].shape == (5, 6, 4, 6)
+
+
+def test_places_that_tokens_know_already_are_not_replaced(net: Network) -> None:
+    known = {Site.module("0.0"): Grid((1, 36), (8.0, 1.0), (4.0, 0.5), (8.0, 1.0), (8, 36))}
+    assert net.tokens(replaced(net.tokens(PICTURES), grids=known)).grids == known
+    assert net.tokens(PICTURES).grids == net.grids
+    assert load(nn.Linear(3, 2)).tokens(torch.ones(1, 3)).grids is None
+
+
+def test_pictures_joined_keep_the_masks_that_all_have_and_their_names_if_all_have_some() -> None:
+    model = load(convnet(), inputs=PICTURES[:1], processor=Processor((8, 8), mean=(0.0,) * 3, std=(1.0,) * 3))
+    lit = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.5
+    pixels = PICTURES.sigmoid()
+    one = model.tokens(Images(pixels[:2], {"lit": lit[:2], "dark": ~lit[:2]}, ("a", "b")))
+    for names in (None, ("c", "d", "e")):
+        found = model.join([one, model.tokens(Images(pixels[2:], {"lit": lit[2:]}, names))]).images
+        assert found is not None and torch.equal(found.pixels, pixels) and [*found.masks] == ["lit"]
+        assert torch.equal(found.masks["lit"], lit) and found.names == (None if names is None else ("a", "b", *names))

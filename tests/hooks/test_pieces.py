@@ -1,10 +1,12 @@
 """Pieces of tokens, put together, are the text."""
 
+from typing import Any
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from hooks.pieces import piece, pieces
+from hooks.pieces import is_blank, piece, pieces
 from tests.conftest import tiny_tokenizer
 
 
@@ -48,7 +50,8 @@ def test_part_of_a_character_at_an_end_is_one_broken_piece_and_spoils_no_other()
     tokenizer = tiny_tokenizer()
     ids = tokenizer("巴a", add_special_tokens=False)["input_ids"]
     assert pieces(tokenizer, ids[1:])[-1] == "a"
-    assert pieces(tokenizer, ids[:2])[0] == "\ufffd"
+    assert pieces(tokenizer, ids[:2]) == ("\ufffd", "\ufffd")
+    assert pieces(tokenizer, ids[1:]) == ("\ufffd", "\ufffd", "a")
 
 
 def test_a_token_that_is_part_of_a_character_is_shown_as_its_bytes() -> None:
@@ -64,3 +67,34 @@ def test_a_token_that_is_part_of_a_character_is_shown_as_its_bytes() -> None:
 def test_pieces_of_marked_words_keep_their_spaces() -> None:
     assert pieces(metaspace(), (0, 1, 2)) == (" the", " fo", "g")
     assert pieces(None, [7, 8]) == ("[7]", "[8]")
+
+
+class OfOne:
+    """A tokenizer of one token that decodes to half of a character."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def decode(self, _: list[int]) -> str:
+        return "a\ufffd"
+
+    def convert_ids_to_tokens(self, _: int) -> str:
+        return self.token
+
+
+def test_a_token_that_is_not_written_in_letters_of_bytes_is_what_it_decodes_to() -> None:
+    for token, said in (("", "a\ufffd"), ("陈a", "a\ufffd"), ("陈", "a\ufffd"), ("aå", "<0x61><0xE5>"), ("Ġa", " a")):
+        tokenizer: Any = OfOne(token)
+        assert piece(tokenizer, 0) == said
+
+
+def test_a_blank_token_spells_white_space_alone() -> None:
+    tokenizer = metaspace()
+    assert is_blank(tokenizer, 3) and not any(is_blank(tokenizer, i) for i in (0, 1, 2, 4))
+    of_bytes = tiny_tokenizer()
+    assert [is_blank(of_bytes, i) for i in of_bytes(" a\n", add_special_tokens=False)["input_ids"]] == [
+        True,
+        False,
+        True,
+    ]
+    assert not is_blank(None, 3)

@@ -1,6 +1,7 @@
 """Sites are values, and a wrong name never becomes one."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jaxtyping
 import pytest
@@ -12,17 +13,21 @@ from hooks.position import last as last_token
 from hooks.site import (
     _IN_LAYERS,
     NAMES,
+    check_one_width,
     decoder,
     embed,
     encoder,
+    expert_act,
     find_sites,
     logits,
     match,
     mlp_act,
     mlp_in,
     resid_post,
+    resolve_layer,
     z,
 )
+from hooks.site_names import site_names
 from interp.directions import Pairs, caa
 from interp.sae import activations_of
 from probes import gather
@@ -51,6 +56,48 @@ def test_the_normalised_input_of_the_feed_forward_before_its_gain_is_no_site_and
 
 def test_brackets_and_dots_name_the_same_site() -> None:
     assert Site.parse("resid_post[3]") == Site.parse("resid_post.3") == resid_post[3]
+
+
+def test_an_expert_is_named_by_brackets_or_dots_and_a_stack_by_what_comes_before() -> None:
+    one = Site("expert_act", 3, expert=1)
+    for text in ("expert_act.3.1", "expert_act[3, 1]", "expert_act[3,1]", "expert_act[3].1"):
+        assert Site.parse(text) == one == expert_act[3, 1] and str(one) == "expert_act.3.1"
+    assert Site.parse("decoder.expert_act[3, 1]") == Site("expert_act", 3, "decoder", expert=1)
+    assert Site.parse("expert_act.3").expert is None
+    assert one.transformer_lens_name == "blocks.3.mlp.experts.1.hook_post"
+
+
+def test_a_name_that_no_module_has_is_refused_with_a_model_too(llama: Model) -> None:
+    with pytest.raises(ValueError, match=r"no site is called 'resid_pots\.3'"):
+        Site.parse("resid_pots.3", llama)
+    for layer in range(llama.n_layers):
+        assert Site.parse(f"model.layers.{layer}", llama) == resid_post[layer]
+
+
+def test_a_layer_counted_from_the_last_of_none_is_refused() -> None:
+    with pytest.raises(UnknownSite, match="counts from the last of 0 layers: count from 0"):
+        resolve_layer(z[-1], (embed, encoder.resid_post[3]))
+    assert resolve_layer(z[-4], (z[3], embed)) == z[0] and resolve_layer(z[0], ()) == z[0]
+
+
+def test_a_pattern_has_no_one_width_and_its_values_are_named_instead() -> None:
+    check_one_width([z[0], embed])
+    for site, instead in ((Site("pattern", 2), "z.2"), (Site("cross_pattern", 1, "decoder"), "decoder.cross_z.1")):
+        with pytest.raises(ValueError, match=f"{site} has a width .*: take {instead}, or capture"):
+            check_one_width([z[0], site])
+
+
+def test_what_else_sites_are_called_counts_the_layers_of_each_stack() -> None:
+    taps = {one: SimpleNamespace(module=one) for one in (z[2], z[0], embed, encoder.resid_post[0], resid_post[1])}
+    inside = [("a", taps[resid_post[1]].module), ("b", taps[z[2]].module), ("c", 3)]
+    names = site_names(SimpleNamespace(named_modules=lambda: inside), taps)
+    assert names.layers == {"": 3, "encoder": 1} and names.blocks == {"a": "resid_post.1"}
+    assert names.find(z[-1]) == z[2] and names.find(z[-3]) == names.find(z[0]) == z[0]
+    assert names.find("encoder.resid_post[-1]") == encoder.resid_post[0] and names.find("a") == resid_post[1]
+    with pytest.raises(UnknownSite, match="counts from the last of 3 layers"):
+        names.find(z[-4])
+    with pytest.raises(ValueError, match="how many there are is not known here"):
+        names.find(decoder.resid_post[-1])
 
 
 def test_equal_sites_are_one_key() -> None:
