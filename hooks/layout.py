@@ -135,20 +135,18 @@ def taps(hf: HFModel, paths: Paths, structure: Structure = _UNTRACED) -> Mapping
     if not structure.blocks:
         for layer, block in enumerate(hinted):
             found |= {tap.site: tap for tap in _in_block(hf.config.get_text_config(), block, layer, paths)}
-    main = {id(block) for block in structure.main}
     for block in structure.blocks:
-        guessed = hinted[block.layer] if id(block) in main and block.layer < len(hinted) else None
-        found |= _merge_sites(hf, block, guessed, paths)
+        found |= _merge_sites(hf, block, any(one is block.module for one in hinted), paths)
     found |= {tap.site: tap for tap in _norms_after(hf, paths)}
     return found
 
 
-def _merge_sites(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Paths) -> Mapping[Site, Tap]:
-    """The sites of one block: those traced, and of the adapter's those that contradict nothing traced."""
+def _merge_sites(hf: HFModel, block: Block, hinted: bool, paths: Paths) -> Mapping[Site, Tap]:
+    """The sites of one block: those traced, and of the adapter's, if it knows it, those that contradict none traced."""
     hints: dict[Site, Tap] = {}
-    if guessed is not None and guessed is block.module and not block.repeated and not block.stack:
+    if hinted and not block.repeated and not block.stack:
         with suppress(*_MISFITS):
-            hints = {tap.site: tap for tap in _in_block(hf.config.get_text_config(), guessed, block.layer, paths)}
+            hints = {tap.site: tap for tap in _in_block(hf.config.get_text_config(), block.module, block.layer, paths)}
     has = {site.name for site in block.terms}
     if block.sums.end is None:
         hints = {}

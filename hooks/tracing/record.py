@@ -75,7 +75,7 @@ class Call:
     module: nn.Module
     number: int
     begin: int
-    end: int = -1
+    end: int
     inputs: dict[Slot, int] = field(default_factory=dict)
     outputs: dict[Slot | None, int] = field(default_factory=dict)
     given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
@@ -94,7 +94,7 @@ class Trace(TorchDispatchMode):
         kernels: for each kernel of attention that was called, its first operation and the one after its last.
     """
 
-    def __init__(self, n_pos: int = 0) -> None:
+    def __init__(self, n_pos: int) -> None:
         super().__init__()
         self.n_pos = n_pos
         self.kernels: list[tuple[int, int]] = []
@@ -118,7 +118,7 @@ class Trace(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         made = [one for one in tree_flatten(output)[0] if isinstance(one, Tensor)]
         in_place = any(one is other for one in made for other in given)
-        makes = tuple(self._make(one, fresh=in_place) for one in made)
+        makes = tuple(self._make(one) for one in made)
         self._note(name, in_place, reads, makes)
         if name == "add" and len(reads) == 2:  # a stage of the stream computed twice is one stage
             same = self._sums.setdefault((*map(self.root, reads), repr(kwargs)), makes[0])
@@ -152,9 +152,7 @@ class Trace(TorchDispatchMode):
         found = self._numbers.get(id(tensor))
         return self._make(tensor) if found is None else found
 
-    def _make(self, tensor: Tensor, fresh: bool = True) -> int:
-        if not fresh and id(tensor) in self._numbers:
-            return self._numbers[id(tensor)]
+    def _make(self, tensor: Tensor) -> int:
         self._tensors.append(tensor)  # held, so that no other tensor takes its identity
         self._numbers[id(tensor)] = len(self._tensors) - 1
         return len(self._tensors) - 1
@@ -234,7 +232,8 @@ def record(model: nn.Module, run: Callable[[], object], n_pos: int = 0) -> Trace
 
     def begin(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            call = Call(path, module, counts.get(id(module), 0), len(trace.ops), given=(args, kwargs))
+            now = len(trace.ops)
+            call = Call(path, module, counts.get(id(module), 0), now, now, given=(args, kwargs))
             counts[id(module)] = call.number + 1
             call.inputs = {slot: trace.number(one) for slot, one in _tensors((*enumerate(args), *kwargs.items()))}
             trace.calls.append(call)

@@ -99,7 +99,11 @@ class _Part:
             for value in call.outputs.values():
                 self.giver.setdefault(self.trace.root(value), []).append(call)
         self.stream = self.sum.stream | {self.trace.root(self.block.x)}
-        self.ops = self._slice(self.term.value)
+        within = self.trace.ops[self.block.call.begin : self.block.call.end]
+        self.making = {value: op for op in within for value in op.makes}
+        used = self._before(self.term.value)
+        self.ops = [op for op in within if id(op) in used]
+        self.made = {self.trace.root(value) for op in self.ops for value in op.makes}
 
     def sublayer(self) -> Sublayer:
         norm, calls = None, list(self.term.calls)
@@ -112,10 +116,10 @@ class _Part:
         out = next((call for call in written if is_projection(call.module)), None)
         core = self._attention()
         if core is not None and self._is_last(core, out):
-            across = any(one in self.encoded for op in self.ops for one in op.reads if self._is_outside(one))
+            across = not self._outside().isdisjoint(self.encoded)
             parts = self._heads(core) | ({} if out is None else {"o": out})
             name, at = "cross_out" if across else "attn_out", self.trace.maker[core.made]
-            gate = gate_of(self.trace, self.block.call, self.ops, self._projections(), at)
+            gate = gate_of(self.trace, self.ops[self.ops.index(self.trace.ops[at]) :], self._projections())
             return Sublayer(name, self.term, root, norm, parts, n_heads=core.n_heads, meets=at, gate=gate)
         reach = None if core is not None else self._reach(root)
         if core is not None or reach != 0:
@@ -126,7 +130,7 @@ class _Part:
                 root,
                 norm,
                 o,
-                gate=gate_of(self.trace, self.block.call, self.ops, self._projections()),
+                gate=gate_of(self.trace, self.ops, self._projections()),
                 reach=reach,
             )
         parts, act = self._memories(out)
@@ -134,39 +138,38 @@ class _Part:
 
     def _is_fed_from_far(self, root: Call) -> bool:
         """Whether a part before the one that gives a term reaches to the end (attention before a convolution)."""
-        made = {self.trace.root(value) for op in self.ops for value in op.makes}
-        before = [call for call in self.inside if call.end <= root.begin and self._output_value(call) in made]
-        outer = [call for call in before if not any(one is not call and one.begin <= call.begin and call.end <= one.end
-                                                    for one in before)]  # fmt: skip
-        reached = (reach_of(self.trace, call, self._output_value(call), self.n_pos) for call in outer)
+        before = [call for call in self.inside if call.end <= root.begin and self._output_value(call) in self.made]
+        reached = (reach_of(self.trace, call, self._output_value(call), self.n_pos) for call in before)
         return any(one == self.n_pos - 1 - _AT for one in reached)
 
     def _is_after(self, call: Call) -> bool:
         """Whether a call only norms or scales what a sublayer gives."""
         single = len(call.inputs) == 1 and self.trace.root(next(iter(call.inputs.values()))) != self.term.value
-        leaf = not [*call.module.children()] and all(weight.ndim <= 1 for weight in call.module.parameters())
+        leaf = not [*call.module.children(), *call.module.parameters()]
         return single and (is_norm(call.module) or leaf)
 
-    def _slice(self, value: int) -> list[Op]:
-        """The operations of the block that make a value out of the stream, in order."""
-        seen, waiting, begin, end = set[int](), [value], self.block.call.begin, self.block.call.end
+    def _before(self, value: int) -> set[int]:
+        """Which operations of the block make a value out of the stream."""
+        seen, waiting = set[int](), [value]
         while waiting:
-            at = self.trace.maker.get(waiting.pop(), -1)
-            if not begin <= at < end or at in seen:
-                continue
-            seen.add(at)
-            waiting += [one for one in self.trace.ops[at].reads if self.trace.root(one) not in self.stream]
-        return [self.trace.ops[at] for at in sorted(seen)]
+            op = self.making.get(waiting.pop())
+            if op is not None and id(op) not in seen:
+                seen.add(id(op))
+                waiting += [one for one in op.reads if self.trace.root(one) not in self.stream]
+        return seen
 
-    def _is_outside(self, value: int) -> bool:
-        return self.trace.maker.get(value, -1) < self.block.call.begin and self.trace.root(value) not in self.stream
+    def _outside(self) -> set[int]:
+        """What these operations read that comes from before the block and is not its stream."""
+        read = {one for op in self.ops for one in op.reads if self.trace.root(one) not in self.stream}
+        return read - {one for op in self.ops for one in op.makes}
 
     def _attention(self) -> "_Core | None":
         """Where queries meet keys: a kernel of attention, or a softmax over [.. pos pos]."""
         for op in self.ops:
-            kernel = "scaled_dot_product" in op.name or "flex_attention" in op.name
-            if kernel and self.trace.tensor(op.reads[0]).shape[-2] == self.n_pos:
-                return _Core(op.reads[:3], self.trace.tensor(op.reads[0]).shape[1], op.makes[0])
+            if "scaled_dot_product" in op.name or "flex_attention" in op.name:
+                _, n_heads, n_queries, _ = self.trace.tensor(op.reads[0]).shape
+                if n_queries == self.n_pos:
+                    return _Core(op.reads[:3], n_heads, op.makes[0])
         for op in self.ops:
             if "softmax" in op.name and self._is_pattern(self.trace.tensor(op.makes[0])):
                 shape = self.trace.tensor(op.makes[0]).shape
@@ -176,20 +179,19 @@ class _Part:
     def _is_last(self, core: "_Core", out: Call | None) -> bool:
         """Whether no projection but the last reads what attention makes: else it is a part of something larger."""
         fed = self.trace.after({core.made})
-        made = {value for op in self.ops for value in op.makes}
         later = [c for c in self.inside if is_projection(c.module) and not fed.isdisjoint(c.inputs.values())
-                 and not made.isdisjoint(map(self.trace.root, c.outputs.values()))]  # fmt: skip
+                 and self._output_value(c) in self.made]  # fmt: skip
         return all(one is out for one in later)
 
     def _is_pattern(self, made: Tensor) -> bool:
         long = made.ndim >= 3 and made.shape[-2] == self.n_pos
-        return long and (made.shape[-1] == self.n_pos or (made.ndim >= 4 and made.shape[-1] > self.n_pos))
+        most = made.shape[-1] if made.ndim >= 4 else self.n_pos  # a sink or what comes before the text has weights too
+        return long and self.n_pos <= made.shape[-1] <= most
 
     def _find_operands(self, softmax: Op) -> tuple[int, ...]:
         """The queries and keys whose products a softmax is taken of, and the values that it averages."""
         products = [op for op in self.ops if op.name in _PRODUCTS and len(op.reads) >= 2]
-        before = self.trace.maker[softmax.makes[0]]
-        scores = [op for op in products if self.trace.maker[op.makes[0]] < before]
+        scores = [op for op in self.ops[: self.ops.index(softmax)] if op in products]
         fed = self.trace.after({softmax.makes[0]})
         averages = [op for op in products if op.reads[-2] in fed]
         if not scores or not averages:
@@ -217,15 +219,14 @@ class _Part:
             if given:
                 found[id(given[-1])] = given[-1]
                 continue
-            at = self.trace.maker.get(here, -1)
-            if self.block.call.begin <= at < self.block.call.end and self.trace.root(here) not in self.stream:
-                waiting += self.trace.ops[at].reads
+            op = self.making.get(here)
+            if op is not None and self.trace.root(here) not in self.stream:
+                waiting += op.reads
         return [*found.values()]
 
     def _memories(self, out: Call | None) -> tuple[dict[str, Call], nn.Module | None]:
         """The projections of a feed-forward layer of one or two matrices in and one out, and its nonlinearity."""
-        made = {self.trace.root(value) for op in self.ops for value in op.makes}
-        used = [c for c in self.inside if is_projection(c.module) and self._output_value(c) in made]
+        used = [c for c in self.inside if is_projection(c.module) and self._output_value(c) in self.made]
         if out is None or out not in used or len({id(one.module) for one in used}) != len(used):
             return {}, None
         first = [one for one in used if one is not out]
@@ -351,13 +352,13 @@ def reach_of(trace: Trace, call: Call, value: int, n_pos: int) -> int | None:
     except Exception:  # a module that cannot be called again by itself
         return None
     axis = _axis(plain, n_pos)
-    if axis is None or n_pos <= _AT + 1:
+    if axis is None:
         return None
     before, after = (one.float().narrow(axis, _AT + 1, n_pos - _AT - 1).movedim(axis, 0).flatten(1)
                      for one in (plain, changed))  # fmt: skip
     if not bool((after - before).norm() > 1e-3 * before.norm()):
         return 0
-    moved = (after - before).norm(dim=-1) > 1e-5 * before.norm(dim=-1)
+    moved = (after - before).norm(dim=1) > 1e-5 * before.norm(dim=1)
     return 1 + int(moved.nonzero().amax())
 
 
