@@ -143,9 +143,9 @@ def test_what_has_no_weight_is_no_embedding_and_has_no_scale() -> None:
 
 def test_a_head_that_is_a_table_has_a_logit_for_each_of_its_rows() -> None:
     hf = planted(lambda _: Parallel())
-    hf.head = nn.Embedding(VOCAB + 1, D)
+    hf.add_module("head", nn.Embedding(VOCAB + 1, D))
     assert taps(hf, NOTHING)[Site("logits")].shape == (VOCAB + 1,)
-    hf.head = nn.Linear(D, VOCAB + 2)
+    hf.add_module("head", nn.Linear(D, VOCAB + 2))
     assert taps(hf, NOTHING)[Site("logits")].shape == (VOCAB + 2,)
 
 
