@@ -372,3 +372,60 @@ def test_blocks_left_in_any_order_leave_the_others_and_then_nothing(gpt2: Model)
             assert torch.equal(gpt2.run("Fog"), expected[tuple(left)])
         assert torch.equal(gpt2.run("Fog"), plain) and not gpt2.running.active
         assert "generate" not in vars(gpt2.hf) and not gpt2.hf._forward_hooks and not gpt2.hf._forward_pre_hooks
+
+
+def test_a_cache_of_an_earlier_block_is_refused_and_one_of_the_outer_block_goes_on(gpt2: Model) -> None:
+    ids, new, plan = torch.tensor([[1, 2]]), torch.tensor([[3]]), {resid_post[0]: scale(2.0)}
+    with intervene(gpt2, plan):
+        cache = gpt2.hf(ids, use_cache=True).past_key_values
+        with intervene(gpt2, {resid_post[1]: scale(1.0)}):
+            went_on = gpt2.hf(new, past_key_values=cache).logits
+        torch.testing.assert_close(went_on, gpt2.run(torch.cat([ids, new], dim=1))[:, -1:])
+    with intervene(gpt2, plan):
+        gpt2.run(ids)
+        with pytest.raises(ValueError, match="a KV cache was filled outside the block"):
+            gpt2.hf(new, past_key_values=cache)
+
+
+def test_a_pass_that_failed_has_ended(gpt2: Model) -> None:
+    failing = gpt2.module(mlp_out[1]).register_forward_hook(lambda *_: 1 / 0)
+    with intervene(gpt2, {resid_post[0]: scale(2.0)}):
+        with pytest.raises(ZeroDivisionError):
+            gpt2.hf(torch.tensor([[1, 2]]))
+        assert gpt2.running.current is None
+        failing.remove()
+        with pytest.raises(RuntimeError, match="outside the model's own forward"):
+            gpt2.hf.transformer(torch.tensor([[1, 2]]))
+        gpt2.run("Fog")
+
+
+def test_a_generate_of_ones_own_is_used_inside_a_block_and_is_there_after_it(fresh: Callable[..., Model]) -> None:
+    hf, called = (model := fresh("gpt2")).hf, list[str]()
+
+    def mine(*_: Any, **__: Any) -> str:
+        called.append("mine")
+        return "said"
+
+    hf.generate = mine
+    with intervene(model, {resid_post[0]: scale(2.0)}):
+        assert hf.generate(torch.tensor([[1, 2]])) == hf.generate(input_ids=torch.tensor([[1, 2]])) == "said"
+        model.run("Fog")
+    assert hf.generate is mine and called == ["mine", "mine"]
+    del hf.generate
+    with intervene(model, {resid_post[0]: scale(2.0)}):
+        model.run("Fog")
+        hf.generate = mine
+    assert hf.generate is mine
+
+
+def test_a_turn_that_takes_up_a_cropped_cache_has_the_prompt_that_is_read_then(llama: Model) -> None:
+    one, guessed = llama.tokens("Fog over"), torch.tensor([[40, 71, 103]])
+    two = llama.tokens(torch.cat([one.ids, guessed[:, :1], torch.tensor([[9, 8]])], dim=1))
+    with intervene(llama, {resid_post[1]: add(V, at=last)}) as receipt:
+        with llama.running.reading(one):
+            cache = llama.hf(torch.cat([one.ids, guessed], dim=1), use_cache=True).past_key_values
+        assert receipt[resid_post[1]].prefill_tokens == 1
+        cache.crop(-2)
+        with llama.running.reading(two):
+            llama.hf(two.ids[:, one.ids.shape[1] + 1 :], past_key_values=cache)
+    assert (receipt[resid_post[1]].prefill_tokens, receipt[resid_post[1]].decode_tokens) == (2, 0)
