@@ -225,7 +225,7 @@ def test_weights_are_named_once_also_where_two_modules_share_one_and_with_saved_
 
 
 def test_a_weight_that_is_computed_of_others_is_read_as_it_is_computed() -> None:
-    layer = nn.utils.parametrizations.weight_norm(nn.Linear(5, 4))
+    layer: Any = nn.utils.parametrizations.weight_norm(nn.Linear(5, 4))
     with torch.no_grad():
         layer.parametrizations.weight.original0.mul_(3.0)
     torch.testing.assert_close(weight_of(layer), layer.weight.detach())
