@@ -141,7 +141,7 @@ def continue_tokens(
     end = start + ids.shape[1]
     both = min(known.ids.shape[1], end)
     kept = known
-    if both > start and not torch.equal(known.ids[:, start:both], ids[:, : both - start]):
+    if not torch.equal(known.ids[:, start:both], ids[:, : both - start]):
         other = {"texts": None, "offsets": None} if start < prompt_width(known) else {}
         kept = replace(known.cut(start), **other)
     done = kept.ids.shape[1]
