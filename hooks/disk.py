@@ -164,7 +164,7 @@ def sync_folder(path: str | Path) -> None:
         ```
     """
     if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        handle = os.open(path, os.O_DIRECTORY)
         try:
             os.fsync(handle)
         finally:

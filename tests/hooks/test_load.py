@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from hooks import Model, capture, load
-from hooks.fingerprint import fingerprint
+from hooks.fingerprint import count_writes, fingerprint, fingerprint_now, is_of
 from hooks.load import _find_bundled
 from hooks.site import logits, resid_post
 
@@ -127,6 +128,87 @@ def test_the_fingerprint_stays_what_it_was_when_loaded(fresh: Callable[..., Mode
     with torch.no_grad():
         model.w_out(0)[0] += 1
     assert model.fingerprint == before
+
+
+def layer(*numbers: float) -> nn.Module:
+    """A module of one weight, of so many numbers."""
+    module = nn.Module()
+    module.register_parameter("weight", nn.Parameter(torch.tensor(numbers)))
+    return module
+
+
+def test_a_weight_of_zeros_and_a_count_are_no_part_of_the_fingerprint_and_one_number_after_many_zeros_is() -> None:
+    plain, biased, counting, far = (layer(1.0, 2.0) for _ in range(4))
+    biased.register_parameter("bias", nn.Parameter(torch.zeros(200)))
+    counting.register_buffer("steps", torch.tensor(7))
+    far.register_parameter("bias", nn.Parameter(torch.zeros(200)))
+    with torch.no_grad():
+        far.get_parameter("bias")[150] = 1.0
+    for one in (plain, biased, counting, far):
+        one.config = Said({"width": 2})  # type: ignore[assignment]
+    assert fingerprint(plain) == fingerprint(biased) == fingerprint(counting) != fingerprint(far)
+    with torch.no_grad():
+        far.get_parameter("bias").zero_()[3] = 1.0
+    assert fingerprint(far) != fingerprint(plain)
+
+
+class Said:
+    """A configuration that says this."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.fields
+
+
+def test_the_fingerprint_minds_no_order_of_a_configuration_and_no_name_in_it() -> None:
+    def of(**fields: Any) -> str:
+        module = layer(1.0)
+        module.config = Said(fields)  # type: ignore[assignment]
+        return fingerprint(module)
+
+    assert of(width=2, heads=1) == of(heads=1, width=2) == of(heads=1, width=2, id2label={0: "fog"}, dtype="float16")
+    assert of(width=2, heads=1) != of(width=2, heads=2) and of(width=2, heads=1) != of(width=2)
+
+
+def test_the_fingerprint_now_is_read_again_where_torch_counted_a_write() -> None:
+    module = layer(1.0, 2.0)
+    first = fingerprint_now(module)
+    assert first == fingerprint(module)
+    module.get_parameter("weight").data[0] = 3.0  # which torch does not count
+    assert fingerprint_now(module) == first
+    second = fingerprint(module)
+    assert second != first and fingerprint_now(module) == second
+    with torch.no_grad():
+        module.get_parameter("weight")[0] = 1.0
+    assert fingerprint_now(module) == first
+    twin = layer(1.0, 2.0)
+    with torch.no_grad():
+        twin.get_parameter("weight")[1] = 5.0
+    assert fingerprint_now(twin) == fingerprint(layer(1.0, 5.0))
+
+
+def test_writes_are_not_counted_where_a_weight_is_elsewhere_or_was_made_in_inference() -> None:
+    whole = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    assert count_writes(whole) is not None
+    apart = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2, device="meta"))
+    assert count_writes(apart) is None
+    with torch.inference_mode():
+        made = torch.ones(2)
+    whole.register_buffer("made", made)
+    assert count_writes(whole) is None
+
+
+def test_what_was_made_with_a_model_is_of_it_with_the_weights_it_was_loaded_with_or_has_now(
+    fresh: Callable[..., Model],
+) -> None:
+    model = fresh("gpt2")
+    loaded = model.fingerprint
+    assert is_of(model, loaded) and is_of(model, None) and not is_of(model, "another")
+    with torch.no_grad():
+        model.w_out(0)[0] += 1
+    assert is_of(model, loaded) and is_of(model, fingerprint(model.hf)) and not is_of(model, "another")
 
 
 def test_a_transformer_bridge_gives_the_model_inside_it(

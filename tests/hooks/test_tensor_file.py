@@ -60,3 +60,25 @@ def test_a_field_that_is_missing_or_of_another_type_is_named(tmp_path: Path) -> 
         write_tensors(tmp_path / "a", ROWS, {"a": torch.ones(2)}, about)
         with pytest.raises(DamagedFile, match=r"a holds no rows \(of.*\)"):
             read_tensors(tmp_path / "a", ROWS)
+
+
+class Note(TypedDict):
+    a: int
+    b: int
+
+
+def test_what_is_said_in_another_order_makes_the_same_file(tmp_path: Path) -> None:
+    kind = Kind("note", "a note", "note()", Note)
+    write_tensors(tmp_path / "one", kind, {"x": torch.ones(2), "y": torch.zeros(1)}, {"a": 1, "b": 2})
+    write_tensors(tmp_path / "two", kind, {"y": torch.zeros(1), "x": torch.ones(2)}, {"b": 2, "a": 1})
+    for name in ("one", "two"):
+        tensors, about = read_tensors(tmp_path / name, kind)
+        assert about == {"a": 1, "b": 2} and sorted(tensors) == ["x", "y"]
+    assert metadata_of(tmp_path / "one") == metadata_of(tmp_path / "two")
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata()

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from hooks.contract.families import tiny
 from hooks.errors import EditRefused, InvalidArgument, WrongState
 from hooks.fingerprint import fingerprint, fingerprint_now
 from hooks.interventions import scale
-from hooks.offload import refuse_meta
+from hooks.offload import is_offloaded, offloaded_value, place_of, refuse_meta, stays_in_memory
 from hooks.site import mlp_act, resid_post
 from hooks.weights import matrix_of, own_matrix, weight_of, weights_of, write_matrix
 
@@ -71,6 +72,62 @@ def test_a_tensor_without_numbers_meets_no_arithmetic() -> None:
         matrix_of(empty)
     with refuse_meta(empty), pytest.raises(WrongState, match="offloaded"):
         nn.functional.linear(torch.ones(1, 3), empty.weight)
+
+
+def test_numbers_and_names_of_an_operation_are_handed_on_where_tensors_without_numbers_are_refused() -> None:
+    x, y, empty = torch.ones(2), torch.full((2,), 3.0), torch.empty(2, device="meta")
+    with refuse_meta(nn.Linear(3, 5, device="meta")):
+        assert torch.add(x, y, alpha=2).tolist() == [7.0, 7.0]
+        assert torch.zeros(2, dtype=torch.int8).dtype == torch.int8
+        assert (empty + empty).is_meta
+        for given in ((lambda: torch.add(x, y, out=empty)), (lambda: torch.stack([x, empty])), (lambda: x * empty)):
+            with pytest.raises(WrongState, match=r"got a weight of shape \(2,\) that is offloaded"):
+                given()
+    with refuse_meta(nn.Linear(3, 5)):
+        assert torch.zeros(2).add(1).tolist() == [1.0, 1.0]
+        with pytest.raises(RuntimeError) as raised:
+            torch.stack([x, empty])
+        assert not isinstance(raised.value, WrongState)  # free, and torch's own, where nothing is offloaded
+
+
+def kept_by(module: nn.Module, weights: Any, runs_on: Any = "cpu") -> nn.Module:
+    """As accelerate leaves it."""
+    module._hf_hook = SimpleNamespace(execution_device=runs_on, weights_map=weights)  # type: ignore[assignment]
+    return module
+
+
+def test_a_module_is_where_its_hooks_run_it_where_its_weights_are_elsewhere_and_else_where_these_are() -> None:
+    def away() -> nn.Linear:
+        return nn.Linear(2, 3, device="meta", dtype=torch.float16)
+
+    assert place_of(nn.ReLU()) == (torch.device("cpu"), torch.float32)
+    assert place_of(nn.Linear(2, 3, dtype=torch.float64)) == (torch.device("cpu"), torch.float64)
+    assert place_of(away()) == (torch.device("cpu"), torch.float16)
+    assert place_of(kept_by(away(), None, "cuda:1")) == (torch.device("cuda:1"), torch.float16)
+    assert place_of(kept_by(away(), None, None)) == (torch.device("cpu"), torch.float16)
+    here = kept_by(nn.Linear(2, 3), None, "cuda:1")
+    assert place_of(here) == (torch.device("cpu"), torch.float32)
+    assert is_offloaded(nn.Sequential(nn.Linear(2, 3), away())) and not is_offloaded(nn.Sequential(nn.Linear(2, 3)))
+
+
+def test_the_numbers_of_a_weight_elsewhere_are_those_of_the_first_map_that_holds_any() -> None:
+    numbers, linear = torch.ones(3, 2), nn.Linear(2, 3, device="meta")
+    with pytest.raises(WrongState, match="the weight of this Linear is on the meta device, and nothing says where"):
+        offloaded_value(kept_by(linear, None), "weight")
+    with pytest.raises(WrongState, match="nothing says where"):
+        offloaded_value(kept_by(linear, {"weight": linear.weight}), "weight")
+    assert offloaded_value(kept_by(linear, {"weight": numbers}), "weight") is numbers
+    maps: list[Any] = [None, {"weight": None}, {"weight": linear.weight}, {"weight": numbers}]
+    hooks = [SimpleNamespace(execution_device="cpu", weights_map=one) for one in maps]
+    linear._hf_hook = SimpleNamespace(hooks=[*hooks, SimpleNamespace()])  # type: ignore[assignment]
+    assert offloaded_value(linear, "weight") is numbers and stays_in_memory(linear, "weight")
+
+
+    class FromDisk(dict[str, Any]):
+        def __getitem__(self, name: str) -> Any:
+            return super().__getitem__(name).clone()
+
+    assert not stays_in_memory(kept_by(linear, FromDisk(weight=numbers)), "weight")
 
 
 def test_a_device_map_is_handed_on_by_name(hf_model: Callable[..., Any], tmp_path: Path) -> None:
