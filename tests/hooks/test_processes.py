@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from inspect import unwrap
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 from hooks import Model, harvest
 from hooks.site import resid_post
 from hooks.store.packing import packed
-from hooks.store.processes import processes
+from hooks.store.processes import PATIENCE, _ask_life, _name_life, processes
 from interp.sae import Checkpoint, TopK, activations_of, train
 from tests.processes import do_in_processes, live_again
 
@@ -114,8 +115,11 @@ def test_a_group_that_a_script_began_itself_and_torchrun_may_start_again_is_warn
     def work() -> None:
         torch.distributed.init_process_group("gloo")
         os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_MAX_RESTARTS": "3"}
-        with pytest.warns(UserWarning, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), processes(CPU) as here:
+        said, module = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1", sys.modules["hooks.store.processes"]
+        module._warn_of_restarts = unwrap(module._warn_of_restarts)  # type: ignore[attr-defined]
+        with pytest.warns(UserWarning, match=said) as seen, processes(CPU) as here:
             assert here.world == 2
+        assert seen[0].filename == __file__
         os.environ["TORCHELASTIC_MAX_RESTARTS"] = "0"
         with processes(CPU):
             torch.distributed.barrier()
@@ -172,3 +176,75 @@ def test_a_shared_training_of_which_a_process_is_killed_ends_with_the_bits_of_on
     for rank in (0, 1):
         whole, killed = (torch.load(tmp_path / f"{name}-{rank}.pt") for name in ("whole", "killed"))
         assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+class Board:
+    """A store of torch's at a port, without a network."""
+
+    def __init__(self) -> None:
+        self.port, self.said, self.counts = 4711, dict[str, str](), dict[str, int]()
+
+    def set(self, name: str, value: str) -> None:
+        self.said[name] = value
+
+    def get(self, name: str) -> bytes:
+        return self.said[name].encode()
+
+    def add(self, name: str, n: int) -> int:
+        self.counts[name] = self.counts.get(name, 0) + n
+        return self.counts[name]
+
+
+@pytest.fixture
+def life(monkeypatch: pytest.MonkeyPatch) -> tuple[Board, list[tuple[object, ...]]]:
+    """The store of one life, and how it was opened."""
+    board, opened = Board(), list[tuple[object, ...]]()
+
+    def open_store(host: str, port: int, *, is_master: bool, timeout: object, wait_for_workers: bool) -> Board:
+        opened.append((host, port, is_master, timeout if is_master else None, wait_for_workers))
+        return board
+
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    monkeypatch.setattr(torch.distributed, "TCPStore", open_store)
+    return board, opened
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_the_first_process_of_a_life_waits_at_a_free_port_until_every_other_has_asked(
+    life: tuple[Board, list[tuple[object, ...]]], world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (board, opened), others = life, Board()
+    asked: list[int] = []
+
+    def another_asks(_: float) -> None:
+        asked.append(1)
+        assert len(asked) < world, "it waits for more than there are"
+        board.add("asked", 1)
+
+    monkeypatch.setattr(time, "sleep", another_asks)
+    name = _name_life(others, world)  # type: ignore[arg-type]
+    assert opened == [("10.0.0.1", 0, True, PATIENCE, False)]
+    assert board.said == {"life": name} and others.said == {"port of the first process": "4711"}
+    assert len(asked) == board.counts["asked"] == world - 1
+
+
+def test_another_process_asks_once_and_again_only_where_it_asked_in_this_life_before(
+    life: tuple[Board, list[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (board, opened), others = life, Board()
+    others.set("port of the first process", "4711")
+    board.set("life", "fog")
+    assert _ask_life(others, 3) == "fog"  # type: ignore[arg-type]
+    assert opened == [("10.0.0.1", 4711, False, None, False)] and board.counts == {"asked by 3": 1, "asked": 1}
+
+    def follow(_: object, name: str) -> bytes:
+        if name == "life":
+            lives.append(1)
+            if len(lives) == 2:
+                board.counts.clear()  # a life begins in which nobody asked yet
+            assert len(lives) < 3
+        return board.said.get(name, "4711").encode()
+
+    lives: list[int] = []
+    monkeypatch.setattr(Board, "get", follow)
+    assert _ask_life(others, 3) == "fog" and board.counts == {"asked by 3": 1, "asked": 1}  # type: ignore[arg-type]

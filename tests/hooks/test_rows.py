@@ -153,7 +153,9 @@ def check_written(rows: Tokens, expected: Sequence[Sequence[int]], side: str) ->
         padding = slice(0, width - len(row)) if side == "left" else slice(len(row), width)
         assert rows.ids[number, real].tolist() == [*row]
         assert rows.mask[number, real].all() and not rows.mask[number, padding].any()
-        assert rows.special[number, real].tolist() == [one >= EOS for one in row] and rows.special[number, padding].all()
+        assert (
+            rows.special[number, real].tolist() == [one >= EOS for one in row] and rows.special[number, padding].all()
+        )
         assert rows.offsets[number, real].tolist() == [[one + 10, one + 11] for one in row]
         assert not rows.offsets[number, padding].any()
         assert rows.more["token_type_ids"][number, real].tolist() == [one * 2 for one in row]
@@ -254,7 +256,9 @@ def test_the_first_text_that_is_too_long_is_named_and_one_that_just_fits_is_not(
 def test_texts_cut_into_two_rows_are_counted_as_are_those_of_more(gpt2: Model, narrow: Callable[[int], None]) -> None:
     narrow(4)
     batches = [written([[BOS, 1], [BOS, *COUNT[:5]]], "right", 6), written([[BOS, *COUNT[:7]], [BOS]], "right", 8)]
-    with pytest.warns(UserWarning, match="^2 of 4 texts are longer than the context of 4 tokens and are read as 5 rows"):
+    with pytest.warns(
+        UserWarning, match="^2 of 4 texts are longer than the context of 4 tokens and are read as 5 rows"
+    ):
         assert [len(rows) for rows in in_rows(gpt2, batches)] == [3, 4]
 
     def note() -> None:
@@ -271,7 +275,13 @@ def test_pieces_fit_with_a_place_left_for_an_end_and_are_cut_at_the_last_space_t
 ) -> None:
     narrow(room)
     most = max(1, room - 2)  # letters after BOS and before what may end a text
-    for text in ("a bcdefghijklmnopqrstuvwx yz", "one two three four five six", "abc  de f", "fog\nover the bay ", LONG):
+    for text in (
+        "a bcdefghijklmnopqrstuvwx yz",
+        "one two three four five six",
+        "abc  de f",
+        "fog\nover the bay ",
+        LONG,
+    ):
         (pieces,) = cut_texts(gpt2, [text])
         assert "".join("".join(pieces).split()) == "".join(text.split())
         assert all(gpt2.tokens(piece).ids.shape[1] <= room for piece in pieces)

@@ -1,6 +1,8 @@
 """A harvest writes what capture gives, whoever shares it and however often it is killed."""
 
+import copy
 import dataclasses
+import json
 import multiprocessing
 import os
 import random
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -26,9 +29,10 @@ from hooks.position import everywhere, first, last, tokens
 from hooks.site import attn_out, logits, mlp_act, pattern, resid_post, resid_pre, z
 from hooks.store import ActivationStore, harvest, open_dataset, packed, plan, separate
 from hooks.store import harvest as harvest_function
-from hooks.store.documents import as_dataset, count
+from hooks.store.documents import as_dataset, count, document_blocks, sample
 from hooks.store.folder import Folder
-from hooks.store.manifest import Manifest
+from hooks.store.manifest import Manifest, record_shard
+from hooks.store.processes import Process
 from tests.bucket import open_bucket
 from tests.processes import do_in_processes, start
 
@@ -115,6 +119,34 @@ def test_a_tokenizer_without_bos_is_packed_with_end_of_text_between(hf_model: An
     a, b, c, d, e, f = bare("abcdef")["input_ids"]
     assert placed.tokens.ids[placed.tokens.mask].tolist() == [a, b, BOS, c, d, e, f]
     assert placed.document[placed.tokens.content].tolist() == [0, 0, 2, 2, 2, 2]
+
+
+def test_rows_without_bos_end_where_the_documents_do_however_they_fill_them(hf_model: Any, tokenizer: Any) -> None:
+    from tokenizers import processors
+
+    from hooks import load
+
+    bare = copy.deepcopy(tokenizer)
+    bare.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    model = load(hf_model("gpt2"), bare, check=False)
+    for documents, lengths in ((["abcd"], [4]), (["abcdefgh"], [4, 4]), (["abc", "efgh"], [4, 4]), (["ab"], [2])):
+        placed = packed(4).place(model, documents)
+        assert placed is not None and placed.tokens.mask.sum(1).tolist() == lengths
+    assert packed(4).place(model, ["", ""]) is None and separate(4).place(model, ["", ""]) is None
+
+
+def test_ids_longer_than_the_context_are_cut_to_it_and_rows_are_of_1024_where_a_model_reads_more(
+    gpt2: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = separate(3).place(gpt2, [[BOS, 1, 2, 3, 4], [5], []])
+    assert cut is not None
+    assert [cut.tokens.ids[i][cut.tokens.mask[i]].tolist() for i in (0, 1)] == [[BOS, 1, 2], [5]]
+    assert cut.document.tolist() == [[0] * 3, [1] * 3]
+    for reads in (2048, None):
+        monkeypatch.setattr("hooks.store.packing.context_of", lambda _, reads=reads: reads)
+        placed = packed().place(gpt2, [[*range(10)] * 150])
+        assert placed is not None and placed.tokens.mask.sum(1).tolist() == [1024, 1501 - 1023]
+    assert packed(8) == packed(8) != packed(9) and separate() == separate() != packed()
 
 
 def test_an_encoder_cannot_be_packed_and_can_be_separate(hf_model: Any, tokenizer: Any, tmp_path: Path) -> None:
@@ -224,6 +256,61 @@ def test_files_give_the_store_their_texts_give(gpt2: Model, kind: str, tmp_path:
     assert len(from_file) == sum(map(len, texts))
 
 
+def test_documents_are_counted_where_every_file_says_how_many_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("fog\nbay\n")
+    (tmp_path / "b.jsonl").write_text('{"text": "fog"}\n' * 3)
+    assert count(tmp_path / "a.txt") == 2 and count(tmp_path / "*") == 5 and count(tmp_path / "*.parquet") is None
+    (tmp_path / "c.csv").write_text("text\nfog\n")
+    assert count(tmp_path / "*") is None and count(tmp_path / "c.csv") is None and count(tmp_path / "none.txt") is None
+    for name in ("one.png", "TWO.JPG"):
+        (tmp_path / "drawn").mkdir(exist_ok=True)
+        (tmp_path / "drawn" / name).touch()
+    assert count(tmp_path / "drawn") == count(tmp_path / "drawn" / "*") == 2
+    (tmp_path / "drawn" / "names.txt").write_text("fog\n")
+    assert count(tmp_path / "drawn") is None  # what a folder of several kinds gives is not known
+
+
+def test_a_file_and_a_folder_are_read_as_streams(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("fog\nbay\n")
+    for source in (tmp_path / "a.txt", tmp_path, tmp_path / "*.txt"):
+        stream = open_dataset(source)
+        assert isinstance(stream, datasets.IterableDataset) and [row["text"] for row in stream] == ["fog", "bay"]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("sources", [None, 1, 2, 3, 7])
+def test_blocks_are_the_same_however_many_processes_share_them_and_each_is_of_one(
+    gpt2: Model, sources: int | None, world: int
+) -> None:
+    texts = [f"text {number}" for number in range(23)]
+    data = Dataset.from_dict({"text": texts})
+    given: Any = data if sources is None else data.to_iterable_dataset(num_shards=sources)
+    shares = [[*document_blocks(given, 4, Process(rank, world), gpt2)] for rank in range(world)]
+    blocks = sorted((block for share in shares for block in share), key=lambda block: block.name)
+    names = [block.name for block in blocks]
+    assert len({*names}) == len(names)
+    expected: list[tuple[str, list[str]]] = []
+    for source in range(sources or 1):
+        mine: Any = data if sources is None else data.shard(sources, source, contiguous=True)
+        parts = [mine["text"][i : i + 4] for i in range(0, len(mine), 4)]
+        expected += [(f"{source:05}-{number:06}", part) for number, part in enumerate(parts)]
+    assert [(block.name, block.read()) for block in blocks] == expected
+    assert [block.number for block in blocks] == [int(name.split("-")[1]) for name in names]
+    if (sources or 1) < world:
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(("size", "n"), [(10, 4), (10, 3), (7, 7), (3, 8), (9, 1), (100, 64)])
+def test_a_sample_is_spread_evenly_over_data_that_have_a_length_and_is_the_beginning_of_a_stream(
+    gpt2: Model, size: int, n: int
+) -> None:
+    texts = [f"text {number}" for number in range(size)]
+    data = Dataset.from_dict({"text": texts})
+    spread_out = [texts[place] for place in ([size * i // n for i in range(n)] if n < size else range(size))]
+    assert sample(as_dataset(data), n, gpt2) == spread_out
+    assert sample(data.to_iterable_dataset(), n, gpt2) == texts[:n]
+
+
 def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "corpus.pdf").write_text("fog")
     with pytest.raises(ValueError, match=r"ends in '\.pdf', and what is read ends in"):
@@ -324,6 +411,79 @@ def test_a_lost_shard_alone_is_made_again(gpt2: Model, clean: tuple[Path, float]
     assert files(tmp_path / "lost") == files(clean[0])
 
 
+@pytest.mark.parametrize("column", ["token", "document", "mlp_act.0"])
+def test_a_shard_that_lost_one_file_or_its_end_is_made_again(
+    gpt2: Model, clean: tuple[Path, float], column: str, tmp_path: Path
+) -> None:
+    for cut in (None, 4):
+        folder = tmp_path / f"lost {cut}"
+        shutil.copytree(clean[0], folder)
+        file = folder / f"00000-000007.{column}.bin"
+        kept = file.read_bytes()
+        file.unlink() if cut is None else file.write_bytes(kept[:-cut])
+        work(gpt2, folder)
+        assert files(folder) == files(clean[0])
+
+
+def test_a_store_is_that_of_the_documents_given_last_where_those_it_holds_are_of_them(
+    gpt2: Model, tmp_path: Path
+) -> None:
+    def write(texts: list[str], name: str) -> dict[str, bytes]:
+        harvest(gpt2, texts, [resid_post[1]], tmp_path / name, documents_per_shard=2)
+        return files(tmp_path / name)
+
+    few, many = write(FOGGY[:8], "few"), write(FOGGY, "many")
+    shutil.copytree(tmp_path / "few", tmp_path / "grown")
+    assert write(FOGGY, "grown") == many
+    with pytest.raises(WrongModel, match="it has shards that these data have not"):
+        write(FOGGY[:8], "grown")
+    for lost in (*(tmp_path / "grown").glob("00000-000004*"), *(tmp_path / "grown").glob("00000-000005*")):
+        lost.unlink()
+    assert write(FOGGY[:8], "grown") == few
+
+
+def test_records_that_a_kill_left_next_to_the_manifest_are_removed(gpt2: Model, tmp_path: Path) -> None:
+    store = harvest(gpt2, FOGGY, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
+    before = files(tmp_path / "s")
+    record_shard(Folder(tmp_path / "s"), store.manifest.shards[4])
+    assert files(tmp_path / "s") != before
+    harvest(gpt2, FOGGY, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
+    assert files(tmp_path / "s") == before
+
+
+def test_documents_without_tokens_are_a_shard_without_rows(gpt2: Model, tmp_path: Path) -> None:
+    texts = ["fog", "bay", "", "", "sea", "hill"]
+    store = harvest(gpt2, texts, [resid_post[1]], tmp_path / "s", documents_per_shard=2, dtype=torch.float32)
+    assert store.documents.tolist() == [0, 3, 6, 6, 6, 9, 13]
+    store.verify()
+    full = harvest(gpt2, [text for text in texts if text], [resid_post[1]], tmp_path / "f", dtype=torch.float32)
+    assert torch.equal(store[:].ids, full[:].ids)
+
+
+def test_a_store_is_not_gone_on_with_under_another_tokenizer_or_on_documents_that_only_begin_alike(
+    gpt2: Model, hf_model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    from hooks import load
+
+    said = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = said["model"]["vocab"]
+    vocabulary["f"], vocabulary["o"] = vocabulary["o"], vocabulary["f"]
+    end = tokenizer.eos_token
+    inner = Tokenizer.from_str(json.dumps(said))
+    other = load(hf_model("gpt2"), PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=end, eos_token=end))
+    texts = ["of the fog", "of the bay", "of a hill"]
+    settings: dict[str, Any] = {"documents_per_shard": 1, "packing": separate(6)}
+    harvest(gpt2, texts, [resid_post[1]], tmp_path / "cut", **settings)
+    with pytest.raises(WrongModel, match=r"the documents of its shard 00000-000000 are others"):
+        harvest(other, texts, [resid_post[1]], tmp_path / "cut", **settings)
+    with pytest.raises(WrongModel, match=r"the documents of its shard 00000-000000 are others"):
+        harvest(gpt2, ["of the sea", *texts[1:]], [resid_post[1]], tmp_path / "cut", **settings)
+    assert len(harvest(gpt2, texts, [resid_post[1]], tmp_path / "cut", **settings).documents) == 4
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -381,6 +541,43 @@ def test_the_plan_of_a_sample_is_near_what_comes(gpt2: Model) -> None:
     assert planned.free is None
 
 
+def test_the_plan_looks_at_64_documents_and_times_one_batch_after_a_row_to_warm_up(
+    gpt2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Dataset.from_dict({"text": ["fog"] * 64 + ["a long evening"] * 36}).to_iterable_dataset()
+    clock, rows = iter([100.0, 104.0]), list[int]()
+    monkeypatch.setattr(sys.modules["hooks.store.plan"], "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    handle = gpt2.hf.register_forward_pre_hook(
+        lambda _, args, given: rows.append(len(given.get("input_ids", *args))), with_kwargs=True
+    )
+    try:
+        planned = plan(gpt2, stream, SITES, tmp_path, packing=separate(), batch_size=20)
+    finally:
+        handle.remove()
+    assert planned.tokens_per_document == 3.0
+    assert rows == [1, 20] and planned.tokens_per_second == 20 * 3 / 4.0
+
+
+@pytest.mark.parametrize(
+    ("world", "rank", "asked", "shown"),
+    [(1, 0, True, True), (1, 0, False, False), (3, 0, True, True), (3, 1, True, False)],
+)
+def test_a_bar_shows_the_share_of_the_first_process_and_what_is_there_already(
+    world: int, rank: int, asked: bool, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hooks.store.harvest import _bar
+    from hooks.store.plan import Plan
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(sys.modules["hooks.store.harvest"], "progress_bar", lambda **said: given.update(said))
+    numbers = Plan("store", 30, 20.0, 10, 25.0, world, 120, None)
+    _bar(numbers, Process(rank, world), asked)
+    assert (given["total"], given["initial"], given["progress"]) == (600 // world, 120 // world, shown)
+    assert given["desc"] == ("harvest" if world == 1 else "harvest, process 1 of 3") and given["unit_scale"]
+    _bar(dataclasses.replace(numbers, documents=None), Process(rank, world), asked)
+    assert given["total"] is None
+
+
 def test_a_stream_has_no_length_unless_it_is_given(gpt2: Model, tmp_path: Path) -> None:
     stream = Dataset.from_dict({"text": TEXTS}).to_iterable_dataset()
     unknown = plan(gpt2, stream, SITES, tmp_path)
@@ -430,11 +627,36 @@ def test_a_value_the_type_cannot_hold_is_refused(fresh: Callable[..., Model], tm
 
 
 @pytest.mark.parametrize(
+    ("number", "dtype", "said"),
+    [
+        (1e6, torch.float16, r"resid_post\.1 is as large as 1e\+06 at 'g', and torch\.float16 ends at 65504"),
+        (float("nan"), torch.float32, r"resid_post\.1 holds NaN or infinity at 'g': load the model in float32"),
+        (float("inf"), torch.float32, r"resid_post\.1 holds NaN or infinity at 'g': load the model in float32"),
+    ],
+)
+def test_one_value_the_type_cannot_hold_is_refused_with_its_token(
+    gpt2: Model, number: float, dtype: torch.dtype, said: str, tmp_path: Path
+) -> None:
+    def put(_: object, __: object, output: Tensor) -> Tensor:
+        output = output.clone()
+        output[-1, 3, 5] = number
+        return output
+
+    handle = gpt2.module(resid_post[1]).register_forward_hook(put)
+    try:
+        with pytest.raises(ValueError, match=said):
+            harvest(gpt2, ["bay", "fog"], resid_post[1], tmp_path, dtype=dtype, packing=separate())
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize(
     ("data", "message"),
     [
         ("fog", "got str: open_dataset"),
         ([], "got list: open_dataset"),
         ([1, 2], "got list: open_dataset"),
+        (3, "got int: open_dataset"),
         (Dataset.from_dict({"words": ["fog"]}), r"columns \['words'\], expected 'input_ids' or 'text'"),
         (Dataset.from_dict({"text": []}), "got no documents: the dataset is empty"),
         (["", ""], "have no tokens: give documents with text"),
@@ -541,6 +763,8 @@ def test_weights_changed_since_are_not_mixed_into_a_store(fresh: Callable[..., M
     stream = datasets.IterableDataset(ExamplesIterable(texts, {}))  # `from_generator` would pickle the model
     with pytest.raises(WrongModel, match="were changed while it was harvested"):
         harvest(model, stream, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
+    whole = sorted(file.name for file in (tmp_path / "s").glob("*.json"))
+    assert whole == [*(f"00000-{number:06}.json" for number in range(4)), "settings.json"]  # those before the change
     change()
     with pytest.raises(WrongModel, match="was begun with fingerprint"):
         harvest(model, FOGGY, [resid_post[1]], tmp_path / "s", documents_per_shard=2)

@@ -13,7 +13,8 @@ from hooks.errors import InvalidArgument, InvalidType, MissingFile, OutOfRange, 
 from hooks.position import cls, patch, special, where
 from hooks.site import conv_act, conv_pre, embedding, logits, pattern, resid_post
 from hooks.store import ActivationStore, harvest, packed, plan
-from hooks.store.documents import count
+from hooks.store.documents import count, sample
+from hooks.store.places import _size, places
 from interp.postcard import draw, scenes
 from interp.sae import TopK, read_activations, tensor_source, train
 
@@ -135,3 +136,55 @@ def test_patterns_have_no_rows_and_a_place_of_its_own_is_one_row(tower: Network,
         harvest(tower, PICTURES, pattern[0], tmp_path)
     store = harvest(tower, PICTURES, embedding, tmp_path, dtype=torch.float32)
     torch.testing.assert_close(kept(store, embedding), capture(tower, PICTURES, embedding)[embedding][:, 0])
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 9, 20])
+def test_a_sample_of_pictures_is_every_so_many_of_them(convnet: Network, n: int) -> None:
+    numbered = Images((torch.arange(9.0) / 10).view(9, 1, 1, 1).expand(9, 3, 64, 64).contiguous())
+    found = sample(numbered, n, convnet)
+    assert isinstance(found, Images)
+    step = next(step for step in range(1, 10) if len(range(0, 9, step)) <= n)  # the least that gives no more than n
+    assert found.pixels[:, 0, 0, 0].mul(10).round().long().tolist() == [*range(0, 9, step)]
+
+
+def test_pictures_are_laid_out_by_the_places_of_the_first_of_them(convnet: Network) -> None:
+    seen: list[int] = []
+    handle = convnet.hf.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    try:
+        packing = places(convnet, [conv_act[2], conv_pre[2]], PICTURES)
+    finally:
+        handle.remove()
+    assert seen == [1]
+    placed, n = packing.place(convnet, PICTURES[:3]), capture(convnet, PICTURES[:1], conv_act[2])[conv_act[2]].shape[1]
+    assert placed is not None and placed.document.tolist() == [[number] * n for number in range(3)]
+    assert [_size(torch.zeros(2, many, 5)) for many in (1, 2, 49)] == ["one place", "2 places", "49 places"]
+
+
+class Sides(torch.nn.Module):
+    """Two maps of one size, whose places are elsewhere in the picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.even = torch.nn.Conv2d(3, 4, 2, stride=2)
+        self.odd = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.same = torch.nn.Conv2d(3, 4, 2, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.even(x) + self.odd(x) * self.same(x)).mean((2, 3))
+
+
+def test_maps_of_one_size_are_of_one_store_where_their_places_are_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net: Any = load(Sides().eval(), inputs=PICTURES.pixels[:1, :, :16, :16])
+    pictures = PICTURES.pixels[:, :, :16, :16].contiguous()
+    store = harvest(net, pictures, ["module(even)", "module(same)"], tmp_path / "one", dtype=torch.float32)
+    assert len(store) == 9 * 64
+    with pytest.raises(InvalidArgument, match=r"even.* has 64 places and .*odd.* 64 places, or they are elsewhere in"):
+        harvest(net, pictures, ["module(even)", "module(odd)"], tmp_path / "two")
+
+
+def test_pictures_of_whole_numbers_give_the_store_of_their_fractions(convnet: Network, tmp_path: Path) -> None:
+    drawn = (PICTURES.pixels * 255).round().byte()
+    whole = harvest(convnet, drawn, conv_act[2], tmp_path / "bytes", dtype=torch.float32)
+    expected = capture(convnet, Images(drawn.float() / 255), conv_act[2]).flat(conv_act[2])
+    torch.testing.assert_close(kept(whole, conv_act[2]), expected)

@@ -1,8 +1,10 @@
 """What is read from a store is what was written, each row once however shuffled, or an error that names the shard."""
 
+import io
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from hooks.errors import DamagedFile
 from hooks.site import mlp_act, resid_post, resid_pre
 from hooks.store import ActivationStore, ShuffledRows, to_dataset
 from hooks.store.folder import Folder
 from hooks.store.manifest import CHUNK, Manifest, Settings, Shard, entry_bytes, finish, settle
-from hooks.store.shard import ShardWriter
+from hooks.store.shard import ShardWriter, token_checksums
 from hooks.store.shuffle import mix_rows, prefetch
 
 ROWS = (3 * CHUNK + 100, 0, 500, 2 * CHUNK)
@@ -92,6 +95,108 @@ def test_random_rows_are_those_written(dtype: torch.dtype, place: str, tmp_path:
         assert torch.equal(rows[site], values(site, number, dtype))
     assert torch.equal(rows[resid_pre[2]], rows[SITE])
     assert torch.equal(rows.ids, token(number))
+
+
+def test_few_rows_of_a_chunk_that_was_checked_are_read_by_themselves_and_more_than_one_in_64_with_all_of_it(
+    store: ActivationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns, whole, single = ActivationStore(store.url).columns, list[int](), list[int]()
+    read, read_places = Folder.read, Folder.read_places
+
+    def count_whole(folder: Folder, name: str, start: int, stop: int) -> Any:
+        whole.append(stop - start)
+        return read(folder, name, start, stop)
+
+    def count_single(folder: Folder, name: str, starts: list[int], width: int) -> Any:
+        single.append(len(starts))
+        return read_places(folder, name, starts, width)
+
+    monkeypatch.setattr(Folder, "read", count_whole)
+    monkeypatch.setattr(Folder, "read_places", count_single)
+    for first in (0, CHUNK, 3 * CHUNK + 600):  # the last in the second chunk but one of a later shard
+        for rows, expected in ((1, ([4 * CHUNK], [])), (1, ([], [1])), (128, ([], [128])), (129, ([4 * CHUNK], []))):
+            number = torch.arange(first, first + rows)
+            assert torch.equal(columns.gather("token", number), token(number))
+            assert (whole, single) == expected, (first, rows)
+            whole.clear(), single.clear()
+
+
+def test_rows_read_again_one_by_one_are_those_of_their_chunk_and_shard(store: ActivationStore) -> None:
+    again = ActivationStore(store.url)
+    number = torch.tensor([2 * CHUNK + 5, 3 * CHUNK + 17, len(store) - 3, 4, CHUNK, len(store) - CHUNK - 1])
+    for _ in range(2):
+        rows = again[number]
+        assert torch.equal(rows.ids, token(number))
+        assert all(torch.equal(rows[site], values(site, number)) for site in (SITE, PAIR))
+
+
+def test_a_chunk_without_a_checksum_is_none_that_was_written(copy: Path) -> None:
+    folder = Folder(copy)
+    manifest = Manifest.read(folder)
+    first = manifest.shards[0]
+    few = replace(first, checksums={**first.checksums, "token": first.checksums["token"][:3]})
+    Manifest.of(manifest.settings, [few, *manifest.shards[1:]]).write(folder)
+    store = ActivationStore(copy)
+    assert torch.equal(store.chunk(2, SITE).ids, token(torch.arange(2 * CHUNK, 3 * CHUNK)))
+    with pytest.raises(DamagedFile, match="token.bin is corrupted in entries 24576 to 24675"):
+        store.chunk(3, SITE)
+
+
+def test_documents_of_a_shard_may_be_more_than_the_rows_of_a_chunk() -> None:
+    settings = Settings("planted", "f", {str(SITE): [1]}, {}, "float32", "packed()", "everywhere", 2 * CHUNK)
+    folder, counts, shards = Folder("memory://many"), (2 * CHUNK + 3, 5), []
+    for number, documents in enumerate(counts):
+        writer = ShardWriter(folder, f"00000-{number:06}", entry_bytes(settings))
+        writer.add(str(SITE), torch.zeros(2 * documents, 1))
+        writer.add("token", torch.arange(2 * documents).int())
+        writer.add("document", torch.arange(documents + 1) * 2)
+        shards.append(writer.seal(rows=2 * documents, documents=documents, read=""))
+    settle(folder, settings)
+    finish(folder, settings, shards)
+    store = ActivationStore("memory://many")
+    store.verify()
+    assert torch.equal(store.documents, torch.arange(sum(counts) + 1) * 2)
+    for shard, documents in zip(store.manifest.shards, counts, strict=True):
+        expected = token_checksums(torch.arange(2 * documents).int(), torch.arange(documents + 1) * 2)
+        assert {name: list(shard.checksums[name]) for name in ("token", "document")} == expected
+
+
+class Slowly(io.FileIO):
+    """A file that gives a few bytes at a time."""
+
+    def readinto(self, buffer: Any) -> int:
+        return super().readinto(memoryview(buffer)[:3])
+
+
+@pytest.mark.parametrize("place", ["local", "slow", "memory"])
+def test_bytes_of_a_file_are_those_from_one_place_to_another_or_to_its_end(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, data = Folder("memory://bytes" if place == "memory" else tmp_path), bytes(range(20))
+    with folder.open_to_write("rows.bin") as file:
+        file.write(data)
+    if place == "slow":
+        monkeypatch.setattr("hooks.store.folder.open", lambda path, mode, **_: Slowly(path, mode), raising=False)
+    for start, stop in ((0, 20), (3, 17), (5, 6), (4, 4), (0, 0), (15, 40)):
+        assert folder.read("rows.bin", start, stop).tobytes() == data[start:stop], (start, stop)
+    if place == "local":
+        assert folder.read("rows.bin", 8, 4).tobytes() == b""
+        with folder.open_to_write("none.bin"):
+            pass
+        assert folder.map("none.bin").tobytes() == b"" and folder.map("rows.bin").tobytes() == data
+    if place != "slow":
+        read = folder.read_places("rows.bin", [3, 16, 0], 4)
+        assert read is not None and read.tobytes() == data[3:7] + data[16:20] + data[:4]
+        assert folder.read_places("rows.bin", [3, 17], 4) is None
+        assert folder.sizes()["rows.bin"] == 20
+
+
+def test_what_a_place_says_no_length_of_counts_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder("memory://lengths")
+    folder.write_text("note", "fog")
+    listed = [{"name": "/lengths/note", "size": 3}, {"name": "/lengths/a/b", "size": None}]
+    monkeypatch.setattr(type(folder._fs), "ls", lambda *_, **__: listed)
+    assert folder.sizes() == {"note": 3, "b": 0}
 
 
 def test_slices_are_those_of_a_list(store: ActivationStore) -> None:
@@ -362,6 +467,12 @@ def test_as_a_datasets_object_it_holds_the_same(dtype: torch.dtype, tmp_path: Pa
     assert torch.equal(rows[str(PAIR)], store[torch.tensor(some)][PAIR].flatten(1))
     assert data[some]["token"] == store[torch.tensor(some)].ids.tolist()
     assert data[some]["document"] == [0, 0, 7]
+
+
+def test_a_datasets_object_of_a_store_elsewhere_holds_the_same(store: ActivationStore) -> None:
+    there, here = (to_dataset(one, SITE) for one in (planted("memory://dataset"), store))
+    assert there.column_names == here.column_names == [str(SITE), "token", "document"]
+    assert all(there.data.column(name).equals(here.data.column(name)) for name in here.column_names)
 
 
 def test_a_datasets_object_has_no_bfloat16() -> None:

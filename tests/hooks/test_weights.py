@@ -122,7 +122,6 @@ def test_the_numbers_of_a_weight_elsewhere_are_those_of_the_first_map_that_holds
     linear._hf_hook = SimpleNamespace(hooks=[*hooks, SimpleNamespace()])  # type: ignore[assignment]
     assert offloaded_value(linear, "weight") is numbers and stays_in_memory(linear, "weight")
 
-
     class FromDisk(dict[str, Any]):
         def __getitem__(self, name: str) -> Any:
             return super().__getitem__(name).clone()
