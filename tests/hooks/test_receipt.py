@@ -38,6 +38,17 @@ def test_setting_the_output_gives_the_divergence_of_the_two_distributions_in_clo
     torch.testing.assert_close(found, (torch.tensor(257.0).log() - entropy)[None], atol=1e-5, rtol=1e-4)
 
 
+def test_what_moves_all_logits_alike_diverges_by_nothing_and_never_by_less(gpt2: Model) -> None:
+    text = " ".join(TEXTS)
+    with intervene(gpt2, {logits: add(torch.full((257,), 7.3))}) as receipt:
+        changed = gpt2.run(text)[0, 1:].detach().log_softmax(-1)
+        found = receipt.kl(text)
+    clean = gpt2.run(text)[0, 1:].detach().log_softmax(-1)
+    rounded = (clean.exp() * (clean - changed)).sum(-1)
+    assert bool((rounded < 0).any()) and float(rounded.abs().max()) < 1e-5
+    assert bool((found >= 0).all()) and float(found.max()) < 1e-5
+
+
 def test_what_changes_nothing_diverges_by_nothing_and_outer_blocks_count(gpt2: Model) -> None:
     with intervene(gpt2, {resid_post[0]: scale(1.0)}) as receipt:
         assert not bool(receipt.kl("Fog").any())

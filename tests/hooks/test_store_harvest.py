@@ -149,6 +149,27 @@ def test_ids_longer_than_the_context_are_cut_to_it_and_rows_are_of_1024_where_a_
     assert packed(8) == packed(8) != packed(9) and separate() == separate() != packed()
 
 
+def test_a_text_longer_than_its_tokenizer_expects_is_packed_without_a_word_of_it(
+    hf_model: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    import logging
+
+    from hooks import load
+
+    short = copy.deepcopy(tokenizer)
+    short.model_max_length = 8
+    model = load(hf_model("gpt2"), short, check=False)
+    said = logging.getLogger("transformers")
+    said.addHandler(caplog.handler)
+    try:
+        placed = packed(16).place(model, ["a long evening by the sea"])
+        assert placed is not None and caplog.text == ""
+        short("a long evening by the sea")
+        assert "longer than the specified maximum" in caplog.text
+    finally:
+        said.removeHandler(caplog.handler)
+
+
 def test_an_encoder_cannot_be_packed_and_can_be_separate(hf_model: Any, tokenizer: Any, tmp_path: Path) -> None:
     import copy
 

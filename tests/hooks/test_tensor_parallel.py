@@ -20,7 +20,7 @@ from hooks.errors import InvalidArgument, UnknownSite, WrongState
 from hooks.interventions import add, replace
 from hooks.position import everywhere
 from hooks.sharded_taps import _is_near, share_taps
-from hooks.shards import ModelRanks, TensorShard
+from hooks.shards import ModelRanks, TensorShard, _disagreement
 from hooks.site import Site, embed, mlp_act, mlp_pre, pattern, q, resid_post, resid_pre, z
 from hooks.temporary import grad_mode
 from hooks.weights import matrix_of, write_matrix
@@ -205,6 +205,9 @@ def test_parts_of_unequal_and_packed_axes_are_gathered_in_order_and_scattered_ba
         mine = torch.cat([gate.chunk(2, dim=-1)[rank], up.chunk(2, dim=-1)[rank]], dim=-1)
         assert torch.equal(packed.gather(mine), torch.cat([gate, up], dim=-1))
         assert torch.equal(packed.scatter(torch.cat([gate, up], dim=-1)), mine)
+        flat = torch.arange(16.0).view(2, 8)
+        mine = torch.cat([one.chunk(2, dim=-1)[rank] for one in flat.chunk(2, dim=-1)], dim=-1)
+        assert torch.equal(packed.gather(mine), flat) and torch.equal(packed.scatter(flat), mine)
         x = part.clone().requires_grad_()
         (slope,) = torch.autograd.grad((odd.scatter(odd.gather(x) * whole) ** 2).sum() / 2, x)
         assert torch.allclose(slope, part**3)
@@ -212,6 +215,22 @@ def test_parts_of_unequal_and_packed_axes_are_gathered_in_order_and_scattered_ba
         torch.distributed.destroy_process_group()
 
     do_in_processes(work)
+
+
+@pytest.mark.parametrize(
+    ("sites", "said"),
+    [
+        (0, "no site"),
+        (1, "s0"),
+        (4, "s0, s1, s2, s3"),
+        (5, "s0, s1, s2, s3 and 1 more"),
+        (9, "s0, s1, s2, s3 and 5 more"),
+    ],
+)
+def test_what_processes_ask_for_is_said_by_four_sites_and_how_many_more(sites: int, said: str) -> None:
+    heard = [([f"s{number}" for number in range(sites)], [(2, 11)]), (["z.0"], [])]
+    text = _disagreement(heard)
+    assert f"(process 0: {said} of inputs [2, 11]; process 1: z.0 of inputs unknown; gradients" in text
 
 
 def test_what_processes_hold_is_compared_by_its_length_also_where_its_weighted_sum_is_near_none() -> None:
