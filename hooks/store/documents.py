@@ -42,7 +42,7 @@ class DocumentBlock:
 
     name: str
     read: Callable[[], Documents]
-    number: int = 0
+    number: int
 
 
 def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":

@@ -123,7 +123,7 @@ class Folder:
             if not self._fs.isdir(self._path):
                 return {}
             listed = self._fs.ls(self._path, detail=True)
-        return {entry["name"].rsplit("/", 1)[-1]: int(entry["size"] or 0) for entry in listed}
+        return {entry["name"].rpartition("/")[2]: int(entry["size"] or 0) for entry in listed}
 
     def free(self) -> int | None:
         """Return the free bytes of the disk the folder is or would be on; None where nobody knows.
@@ -240,7 +240,7 @@ class Folder:
         data, done = np.empty(max(0, stop - start), np.uint8), 0
         with open(self._at(name), "rb", buffering=0) as file:
             file.seek(start)
-            while done < len(data) and (got := file.readinto(data[done:].data)):
+            while got := file.readinto(data[done:].data):
                 done += got
         return data[:done]
 
