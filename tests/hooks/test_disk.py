@@ -211,7 +211,7 @@ class Note(TypedDict):
 NOTE = Kind("note", "note", "write_note", Note)
 
 
-def test_a_json_file_says_the_same_in_whichever_order_its_fields_stand() -> None:
+def test_the_order_of_its_fields_changes_nothing_that_a_json_file_says() -> None:
     content = {"text": "fog", "number": 3}
     text = json_text(NOTE, content)
     turned = json.dumps(json.loads(text, object_pairs_hook=lambda pairs: dict(reversed(pairs))))

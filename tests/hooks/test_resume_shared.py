@@ -25,8 +25,12 @@ def test_a_pass_taken_up_again_runs_the_later_calls_of_a_block_that_serves_sever
     hf.model.layers = nn.ModuleList([blocks[0], blocks[1], blocks[1], blocks[2]])
     hf.config.num_hidden_layers, hf.config.use_cache = 4, False
     model = load(hf, tokenizer)
-    held = hold(model, "Fog over the bay")
-    torch.testing.assert_close(held.logits(layer, {}), model.run("Fog over the bay"))
+    held, ran = hold(model, "Fog over the bay"), list[nn.Module]()
+    for block in blocks:
+        block.mlp.register_forward_hook(lambda mlp, *_: ran.append(mlp))
+    logits = held.logits(layer, {})
+    assert ran == [block.mlp for block in hf.model.layers[layer:]]
+    torch.testing.assert_close(logits, model.run("Fog over the bay"))
 
 
 def test_the_attention_is_put_back_where_its_change_is_interrupted(
