@@ -37,7 +37,7 @@ def rows(site: Site, value: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "n _"]
         ```
     """
     flat = value.float().flatten(2).flatten(0, 1)
-    return flat - flat.mean(dim=-1, keepdim=True) if site == logits else flat
+    return flat - flat.mean(dim=1, keepdim=True) if site == logits else flat
 
 
 @final

@@ -83,7 +83,7 @@ def _experts_give(
 def _choice_follows(model: Model, block: Block, text: Tokens) -> Iterator[Check]:
     """Written at one token, the logits change the weights or the choice there, and nowhere else."""
     logits, choice, weights = map(block.site, ("router_logits", "expert_choice", "expert_weights"))
-    if logits not in model.taps or not {choice, weights} <= model.taps.keys() or text.ids.shape[1] <= _AT + 1:
+    if not {logits, choice, weights} <= model.taps.keys() or text.ids.shape[1] <= _AT + 1:
         return
     clean = capture(model, text, [choice, weights]).values
     handle = model.taps[logits].attach(_turn_logits)

@@ -195,7 +195,7 @@ def _norm_spans_heads(model: Model, site: Site) -> bool:
 
 def _on_next(model: Model, site: Site, there: Site, acts: Values, row: int) -> Check:
     value = acts[there].float().flatten(2)
-    moved = (value[row] - value[-1]).square().sum(dim=-1)  # [pos]
+    moved = (value[row] - value[-1]).square().sum(dim=1)  # [pos]
     before = 0 if _role(site) in ("v", "resid_pre", "mixer_in") else _AT
     states = "what is written arrives at the next site"
     return _arrives(model, site, states, moved[_AT:].sum(), moved[:before].sum(), value[-1])
@@ -207,9 +207,9 @@ def _on_stream(model: Model, site: Site, acts: Values, row: int) -> Check:
     values = {one: acts[one][[row, -1], _AT].float() for one in (left, *right)}
     moved = {one: value[0] - value[1] for one, value in values.items()}
     size = float(torch.stack([value.norm() for value in values.values()]).sum())
-    error = float((moved[left] - torch.stack([moved[one] for one in right]).sum(dim=0)).norm()) / size
+    missing = float((moved[left] - torch.stack([moved[one] for one in right]).sum(dim=0)).norm())
     u = unit(model.dtype)
-    error = error if float(moved[site].norm()) > u * size else 1.0
+    error = missing / size if float(moved[site].norm()) > u * size else 1.0
     states = "what is written on the stream stays on it"
     return Check("stream keeps", states, error, SLACK * u, (site,), at=site)
 

@@ -53,5 +53,5 @@ def change(clean: Float[Tensor, "n _"], other: Float[Tensor, "n _"]) -> float:
     if clean.shape != other.shape:
         return inf
     clean, other = clean.float(), other.float()
-    error = (other - clean).norm(dim=-1) / clean.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+    error = (other - clean).norm(dim=1) / clean.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
     return float(error.max()) if bool(error.isfinite().all()) else inf
