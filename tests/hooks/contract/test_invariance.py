@@ -1,4 +1,4 @@
-"""The laws of whole runs, by what they compare and allow, on planted values and models that can be told by hand."""
+"""The laws of whole runs, by what they compare and allow, on planted values and models that can be worked out by hand."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -213,7 +213,7 @@ def test_a_batch_has_texts_of_one_length_first_and_then_padding_on_either_side(
 
 
 @pytest.fixture
-def told(model: Model) -> Iterator[list[tuple[list[int], list[int], bool]]]:
+def asked(model: Model) -> Iterator[list[tuple[list[int], list[int], bool]]]:
     """What a model is called with: the tokens, the mask of what it has read by then, and whether a cache is kept."""
     calls: list[tuple[list[int], list[int], bool]] = []
 
@@ -228,13 +228,13 @@ def told(model: Model) -> Iterator[list[tuple[list[int], list[int], bool]]]:
 @pytest.mark.parametrize("n_pos", [3, 5])
 @torch.no_grad()
 def test_two_tokens_are_decoded_one_by_one_after_a_prompt_of_the_others(
-    model: Model, told: list[tuple[list[int], list[int], bool]], n_pos: int
+    model: Model, asked: list[tuple[list[int], list[int], bool]], n_pos: int
 ) -> None:
     runs = runs_of(model, logits, n_pos=n_pos)
-    told.clear()
+    asked.clear()
     (check,) = cache_laws(runs)
     ids = runs.texts[0].ids[0].tolist()
-    assert told == [
+    assert asked == [
         (ids[: n_pos - 2], [1] * (n_pos - 2), True),
         (ids[n_pos - 2 : n_pos - 1], [1] * (n_pos - 1), True),
         (ids[n_pos - 1 :], [1] * n_pos, True),

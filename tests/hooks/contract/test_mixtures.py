@@ -1,4 +1,4 @@
-"""The laws of mixtures of experts, by what they compare and allow, on planted values that can be told by hand."""
+"""The laws of mixtures of experts, by what they compare and allow, on planted values that can be worked out by hand."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The laws of reach, by what they write and what they ask for, on planted values that can be told by hand."""
+"""The laws of reach, by what they write and what they ask for, on planted values that can be worked out by hand."""
 
 from dataclasses import replace
 from functools import cache
@@ -158,7 +158,7 @@ def test_what_moves_in_a_pattern_is_summed_over_its_weights(name: str) -> None:
         assert moved_pattern(model, site, (1, 4, by * u * size))[0].error == error
 
 
-def test_a_norm_over_all_heads_of_queries_or_keys_is_told_from_one_of_each_head() -> None:
+def test_a_norm_over_all_heads_of_queries_or_keys_is_no_norm_of_each_head() -> None:
     for family, spans in (("gpt2", False), ("qwen3", False), ("olmo2", True)):
         assert _norm_spans_heads(model_of(family), q[1]) == _norm_spans_heads(model_of(family), k[1]) == spans
 

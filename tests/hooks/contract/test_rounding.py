@@ -1,4 +1,4 @@
-"""How much rounding is allowed, and by how much two tensors differ, on numbers that can be told by hand."""
+"""How much rounding is allowed, and by how much two tensors differ, on numbers that can be worked out by hand."""
 
 from math import inf, nan
 
