@@ -1,4 +1,4 @@
-"""The laws of whole runs, by what they compare and allow, on planted values and models that can be worked out by hand."""
+"""The laws of whole runs, by what they compare and allow, on planted values and models worked out by hand."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
