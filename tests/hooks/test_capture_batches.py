@@ -128,7 +128,7 @@ def test_columns_of_numbers_may_come_before_that_of_pictures_and_none_at_all_is_
         capture(model, data.remove_columns("image"), "logits")
 
 
-def test_cross_patterns_of_texts_padded_on_the_left_stand_at_the_encoders_columns() -> None:
+def test_cross_patterns_of_texts_padded_on_the_left_are_at_the_encoders_columns() -> None:
     model = load(tiny_model("t5", "T5ForConditionalGeneration"), check=False)
     random = torch.Generator().manual_seed(0)
     ids, read = (torch.randint(6, 60, (3, n), generator=random) for n in (7, 4))

@@ -22,7 +22,7 @@ TEXT = {"max_position_embeddings": 8, "pad_token_id": 3}
 
 
 class Takes:
-    """A model that takes positions, and says what it is told to say."""
+    """A model that takes positions, and says what it is given to say."""
 
     def __init__(self, text: dict[str, Any] | None = None, **said: Any) -> None:
         self.config = SimpleNamespace(get_text_config=lambda decoder=False: SimpleNamespace(**(text or {})), **said)

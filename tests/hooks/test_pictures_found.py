@@ -103,7 +103,7 @@ def test_sites_sit_on_the_innermost_module_that_gives_them() -> None:
     assert [tap.side for tap in taps] == ["output", "output"]
 
 
-def test_a_nonlinearity_behind_a_chain_of_copies_and_norms_is_found_up_to_four_steps_on() -> None:
+def test_a_nonlinearity_after_a_chain_of_copies_and_norms_is_found_up_to_four_steps_on() -> None:
     class Net(nn.Module):
         def __init__(self, between: int) -> None:
             super().__init__()
