@@ -287,10 +287,10 @@ class _Reader:
 
     def explain_outputs(self, value: int) -> Expr | None:
         """The sum that makes a value where the block does not keep its stream: of what its modules give alone."""
-        op = self._op(self.trace.root(value))
-        if op is None or op.name != "add" or len(op.args) < 2:
+        op = self._arithmetic(self.trace.root(value))
+        if op is None or op.name != "add":
             return None
-        values = [self.trace.root(one.value) for one in op.args[:2] if isinstance(one, Ref)]
+        values = [self.trace.root(one.value) for one in op.args if isinstance(one, Ref)]
         if len(values) < 2 or not all(self.giver.get(one) for one in values):
             return None
         return AppliedOp(op, tuple(self._term(Term(one, tuple(self.giver[one]))) for one in values), op.makes[0])
@@ -303,23 +303,28 @@ class _Reader:
                 inner = self.explain(next(iter(call.inputs.values())))
                 if inner is not None:
                     return StreamNorm(call.module, call.path.rpartition(".")[2], inner, value)
-        op = self._op(value)
-        if op is None or len(op.args) < 2:
+        op = self._arithmetic(value)
+        if op is None:
             return None
-        found = [self.explain(one.value) if isinstance(one, Ref) else None for one in op.args[:2]]
+        found = [self.explain(one.value) if isinstance(one, Ref) else None for one in op.args]
         if found == [None, None]:
             return None
         if op.name in _SUMS and not (op.name == "sub" and found[0] is None):
-            parts = tuple(a or self._split(b) for a, b in zip(found, op.args[:2], strict=True))
+            parts = tuple(a or self._split(b) for a, b in zip(found, op.args, strict=True))
             return AppliedOp(op, parts, value)
         if op.name in _PRODUCTS and found[0] is not None or op.name == "mul":
-            parts = tuple(a or self._constant(b) for a, b in zip(found, op.args[:2], strict=True))
+            parts = tuple(a or self._constant(b) for a, b in zip(found, op.args, strict=True))
             return None if any(one is None for one in parts) else AppliedOp(op, parts, value)
         return None
 
     def _op(self, value: int) -> Op | None:
         at = self.trace.maker.get(value, -1)
         return self.trace.ops[at] if self.block.call.begin <= at < self.block.call.end else None
+
+    def _arithmetic(self, value: int) -> Op | None:
+        """The sum or product of two in the block that makes a value, with no setting (a factor, rounding)."""
+        op = self._op(value)
+        return op if op is not None and op.name in (*_SUMS, *_PRODUCTS) and not op.kwargs else None
 
     def _constant(self, one: Any) -> Any:
         """A number or weight; None for what depends on the tokens."""
@@ -331,7 +336,7 @@ class _Reader:
         op = self._op(value)
         value = op.reads[0] if op is not None and op.name == "expand" else value
         tensor = self.trace.tensor(value)
-        return tensor if tensor.ndim <= 1 or tensor.numel() in (1, width) else None
+        return tensor if tensor.numel() in (1, width) else None
 
     def _split(self, one: Any) -> Any:
         """What is added, term by term."""
@@ -339,13 +344,13 @@ class _Reader:
         if constant is not None:
             return constant
         value = self.trace.root(one.value)
-        calls, op = tuple(self.giver.get(value, [])), self._op(value)
-        if calls or op is None or len(op.args) < 2:
+        calls, op = tuple(self.giver.get(value, [])), self._arithmetic(value)
+        if calls or op is None:
             return self._term(Term(value, calls))
         if op.name in ("add", "add_"):
-            return AppliedOp(op, tuple(self._split(other) for other in op.args[:2]), value)
+            return AppliedOp(op, tuple(self._split(other) for other in op.args), value)
         if op.name in _PRODUCTS:
-            factors = [self._constant(other) for other in op.args[:2]]
+            factors = [self._constant(other) for other in op.args]
             inner = [at for at in range(2) if factors[at] is None]
             if len(inner) == 1 and (inner == [0] or op.name.startswith("mul")):
                 return self._scale(op, inner[0], factors[1 - inner[0]], value)
@@ -388,5 +393,5 @@ def _holds_stream(expr: Expr) -> bool:
 
 def _number(one: Any) -> str:
     if isinstance(one, Tensor):
-        return f"{float(one):g}" if one.numel() == 1 else "weight"
+        return f"{one.item():g}" if one.numel() == 1 else "weight"
     return f"{one:g}"
