@@ -122,14 +122,14 @@ def _routed(site: DenseMixtureAccessor, edit: Edit) -> Iterator[Hook]:
 
     def after(_m: nn.Module, _a: Any, _k: Any, output: Any) -> Any:
         scores = of.scores(output)
-        weights, choice = scores.topk(of.n_chosen, dim=-1)
+        weights, choice = scores.topk(of.n_chosen)
         changed = edit(choice.float() if is_choice else weights)
         if changed is None:
             return None
         if is_choice:
             check_experts(changed, of.n_experts)
         choice, weights = (changed.long(), weights) if is_choice else (choice, changed)
-        of.flow.scores = torch.zeros_like(scores).scatter(-1, choice, weights.to(scores))
+        of.flow.scores = torch.zeros_like(scores).scatter(1, choice, weights.to(scores))
         of.flow.routed = True
         return of.flow.scores if of.part is None else _with_part(output, of.part, of.flow.scores)
 
@@ -143,12 +143,12 @@ def _inside(site: DenseMixtureAccessor, edit: Edit) -> Iterator[Hook]:
         flow.scores = of.scores(output)
 
     def after(_m: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
-        weights, choice = flow.scores.topk(of.n_chosen, dim=-1)
-        full = output.reshape(of.n_experts, -1, output.shape[-1])
+        weights, choice = flow.scores.topk(of.n_chosen)
+        full = output.unflatten(0, (of.n_experts, -1))
         is_act = site.name == "expert_act"
         held = full if not is_act else of.memories(args, kwargs) if flow.act is None else flow.act
         value = _chosen(held, choice)
-        by = torch.ones_like(value[..., :1]) if is_act else torch.where(weights == 0, 1, weights)[..., None].to(value)
+        by = 1 if is_act else torch.where(weights == 0, 1, weights)[..., None].to(value)
         changed = edit(seen_by(value / by, choice, site.expert))
         if changed is None:
             return None
@@ -190,15 +190,15 @@ def _with_part(output: Any, part: Slot, value: Tensor) -> Any:
 class _Batched(TorchFunctionMode):
     """Notes what each product of all experts at once reads inside the block, and puts another in place of one."""
 
-    def __init__(self, n_experts: int, number: int = -1, value: Tensor | None = None) -> None:
+    def __init__(self, n_experts: int, number: int | None = None, value: Tensor | None = None) -> None:
         super().__init__()
         self.inputs: list[Tensor] = []
         self._n_experts, self._number, self._value = n_experts, number, value
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        named = getattr(func, "__name__", "") in _PRODUCTS and len(args) > 1
-        if named and args[0].ndim == 3 and args[0].shape[0] == self._n_experts:
+        named = getattr(func, "__name__", "") in _PRODUCTS and args
+        if named and args[0].ndim == 3 and len(args[0]) == self._n_experts:
             args = (self._value, *args[1:]) if len(self.inputs) == self._number else args
             self.inputs.append(args[0])
         return func(*args, **(kwargs or {}))

@@ -80,7 +80,7 @@ class Mixture:
         except ValueError:  # a module that takes no choice of one (Longcat): the same expert twice, once for nothing
             twice = torch.cat([full, torch.zeros_like(full)], dim=1)
             alone = self._alone(args, kwargs, rows, one.repeat(1, 2), twice)
-        return alone.reshape(-1, self.n_chosen, alone.shape[-1])
+        return alone.unflatten(0, (-1, self.n_chosen))
 
     def memories(self, args: Any, kwargs: Any) -> Float[Tensor, "n choice d_expert"]:
         """Return what each chosen expert's output projection reads, act_{choice_k}(x)."""
@@ -242,14 +242,14 @@ def _held(of: Mixture, args: Any, kwargs: Any, name: str) -> Tensor:
 class _Products(TorchFunctionMode):
     """Notes what each product of some rows and a matrix reads inside the block, and puts another in place of one."""
 
-    def __init__(self, n_rows: int, number: int = -1, value: Tensor | None = None) -> None:
+    def __init__(self, n_rows: int, number: int | None = None, value: Tensor | None = None) -> None:
         super().__init__()
         self.inputs: list[Tensor] = []
         self._n_rows, self._number, self._value = n_rows, number, value
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        if getattr(func, "__name__", "") in PRODUCTS and len(args) > 1 and args[0].shape[0] == self._n_rows:
+        if getattr(func, "__name__", "") in PRODUCTS and args and len(args[0]) == self._n_rows:
             args = (self._value, *args[1:]) if len(self.inputs) == self._number else args
             self.inputs.append(args[0])
         return func(*args, **(kwargs or {}))

@@ -1,11 +1,11 @@
 """Step 5: the mixture of experts in a sublayer: the call that reads a choice and its weights, and the router."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hooks.dense_mixture import DenseMixture, DenseMixtureAccessor
 from hooks.experts import ExpertAccessor, Mixture
@@ -18,6 +18,7 @@ from hooks.tracing.residual import BlockCall
 from hooks.tracing.sublayers import Sublayer
 
 _MATRICES = ("mm", "addmm", "bmm")
+_TURNS = VIEWS | {"clone", "contiguous", "_to_copy", "t"}
 
 
 @final
@@ -87,12 +88,14 @@ def _slots(trace: Trace, call: Call) -> tuple[Slot, Slot, Slot] | None:
     floats = {slot: one for slot, one in given.items() if one.is_floating_point()}
     for choice in choices:
         weights = [slot for slot, one in floats.items() if one.shape == given[choice].shape]
-        x = [
-            slot for slot, one in floats.items() if one.numel() // one.shape[-1] == trace.n_pos and slot not in weights
-        ]
-        if len(weights) == 1 and len(x) == 1 and given[choice].numel() // given[choice].shape[-1] == trace.n_pos:
+        x = [slot for slot, one in floats.items() if _n_rows(one) == trace.n_pos and slot not in weights]
+        if len(weights) == 1 and len(x) == 1 and _n_rows(given[choice]) == trace.n_pos:
             return x[0], choice, weights[0]
     return None
+
+
+def _n_rows(tensor: Tensor) -> int:
+    return tensor.shape[:-1].numel()
 
 
 def _found(
@@ -116,51 +119,57 @@ def _found(
 
 def _dense(trace: Trace, block: BlockCall, kind: Sublayer, call: Call) -> TracedMixture | None:
     """A mixture whose module is called with a row for each expert and token, the token times the expert's score."""
-    rows = [trace.tensor(value) for value in (*call.inputs.values(), *call.outputs.values())]
-    if len(rows) != 2 or rows[0].shape != rows[1].shape or rows[0].ndim != 2 or rows[0].shape[0] % trace.n_pos:
+    values = (*call.inputs.values(), *call.outputs.values())
+    if len(values) != 2:
         return None
-    n_experts, op = rows[0].shape[0] // trace.n_pos, _op(trace, next(iter(call.inputs.values())))
+    rows, made = map(trace.tensor, values)
+    if rows.shape != made.shape or rows.ndim != 2 or len(rows) % trace.n_pos:
+        return None
+    n_experts, op = len(rows) // trace.n_pos, _op(trace, next(iter(call.inputs.values())))
     if n_experts < 2 or op is None or op.name != "mul" or len(op.reads) != 2:
         return None
     before = [c for c in trace.inside(block.call) if c.end <= call.begin]
     held = {trace.root(v): (c, part) for c in before for part, v in c.outputs.items()
             if trace.tensor(v).shape == (trace.n_pos, n_experts)}  # fmt: skip
-    routed = [held[root] for one in op.reads if (root := _unturned(trace, one)) in held]
+    routed = [held[root] for one in op.reads if (root := _unturned(trace, one, held)) is not None]
     if not routed:
         return None
     router, part = routed[0]
-    chosen = (trace.tensor(router.outputs[part]) > 0).sum(-1)
+    chosen = (trace.tensor(router.outputs[part]) > 0).sum(1).unique()
+    if len(chosen) != 1:
+        return None
     shared, explained = _dense_total(trace, block, kind.term.value, trace.root(next(iter(call.outputs.values()))))
     mixture = DenseMixture(
-        call.module, router.module, part, n_experts, int(chosen[0]), shared, block.call.module, block.slot
+        call.module, router.module, part, n_experts, int(chosen), shared, block.call.module, block.slot
     )
     try:
         d_expert = mixture.memories(*call.given).shape[-1]
     except Exception:  # a module whose experts cannot be had one by one
         d_expert = 0
-    return TracedMixture(mixture, d_expert, explained) if bool((chosen == chosen[0]).all()) else None
+    return TracedMixture(mixture, d_expert, explained)
 
 
-def _unturned(trace: Trace, value: int) -> int:
-    """What a value is a turned or reshaped copy of."""
-    while (op := _op(trace, value)) is not None and op.name in VIEWS | {"clone", "contiguous", "_to_copy", "t"}:
+def _unturned(trace: Trace, value: int, among: Container[int]) -> int | None:
+    """Which of some values a value is a turned or reshaped copy of; None where it is of none."""
+    while trace.root(value) not in among:
+        op = _op(trace, value)
+        if op is None or op.name not in _TURNS:
+            return None
         value = op.reads[0]
-        if trace.root(value) == value and op.name == "_to_copy":
-            break
     return trace.root(value)
 
 
 def _dense_total(trace: Trace, block: BlockCall, value: int, experts: int) -> tuple[nn.Module | None, bool]:
     """The module of the shared experts, and whether a term is what it gives plus the sum over experts."""
     op = _op(trace, value)
-    if op is None:
-        return None, False
-    parts = op.reads if op.name in ("add", "add_") else (value,)
+    parts = op.reads if op is not None and op.name in ("add", "add_") else (value,)
     summed = [one for one in parts if (made := _op(trace, one)) is not None and made.name == "sum"
-              and _unturned(trace, made.reads[0]) == experts]  # fmt: skip
+              and _unturned(trace, made.reads[0], {experts}) is not None]  # fmt: skip
+    if len(summed) != 1:
+        return None, False
     others = {trace.root(one) for one in parts if one not in summed}
     giving = [c for c in trace.inside(block.call) if others & {*map(trace.root, c.outputs.values())}]
-    return (giving[0].module if giving else None), len(summed) == 1 and (len(parts) == 1 or bool(giving))
+    return (giving[0].module if giving else None), bool(giving) or not others
 
 
 def _router(trace: Trace, block: BlockCall, experts: Call, choice: int) -> tuple[nn.Module | None, int]:
@@ -169,7 +178,7 @@ def _router(trace: Trace, block: BlockCall, experts: Call, choice: int) -> tuple
     if not giving:
         return None, 0
     router = giving[-1]
-    top = max(int(trace.tensor(choice).max()) + 1, trace.tensor(choice).shape[-1])
+    top = int(trace.tensor(choice).max()) + 1
     sizes = [trace.tensor(op.makes[0]).shape[-1] for op in trace.ops[router.begin : router.end] if op.name in _MATRICES]
     return router.module, next((size for size in reversed(sizes) if size >= top), 0)
 
@@ -212,11 +221,11 @@ def _scale(trace: Trace, value: int, experts: set[int]) -> tuple[float | None, O
     if trace.root(value) in experts:
         return 1.0, None
     op = _op(trace, value)
-    if op is not None and op.name in ("mul", "mul_") and trace.root(op.reads[0]) in experts and len(op.args) > 1:
+    if op is not None and op.name in ("mul", "mul_") and trace.root(op.reads[0]) in experts:
         return (float(op.args[1]), op) if isinstance(op.args[1], int | float) else (None, op)
     return None, op
 
 
 def _op(trace: Trace, value: int) -> Op | None:
-    at = trace.maker.get(trace.root(value), -1)
-    return trace.ops[at] if at >= 0 else None
+    at = trace.maker.get(trace.root(value))
+    return None if at is None else trace.ops[at]

@@ -68,7 +68,7 @@ def own_inputs(trace: Trace, stack: Stack) -> dict[int, Slot]:
         for slot, value in block.call.inputs.items():
             tensor = trace.tensor(value)
             fits = tensor.ndim == 3 and tensor.shape[:2] == (1, trace.n_pos) and tensor.is_floating_point()
-            if slot != block.slot and fits and value in made and 0 <= _computed_at(trace, value) < first:
+            if slot != block.slot and fits and value in made and _computed_at(trace, value) < first:
                 given.setdefault(trace.root(value), []).append((layer, slot))
     alone = [found[0] for found in given.values() if len(found) == 1]
     return dict(alone) if len(stack.blocks) > 1 else {}
@@ -76,9 +76,9 @@ def own_inputs(trace: Trace, stack: Stack) -> dict[int, Slot]:
 
 def _computed_at(trace: Trace, value: int) -> int:
     """The number of the operation that computes a value, or what it is a part of."""
-    while (at := trace.maker.get(value, -1)) >= 0 and trace.ops[at].name in VIEWS:
-        value = trace.ops[at].reads[0]
-    return at
+    while (op := trace.ops[trace.maker[value]]).name in VIEWS:
+        value = op.reads[0]
+    return trace.maker[value]
 
 
 def why_none(model: nn.Module, trace: Trace) -> str:
@@ -167,7 +167,7 @@ def _blocks(trace: Trace, calls: Sequence[Call], n_pos: int, times: dict[int, in
             (slot, part)
             for slot, x in call.inputs.items()
             for part, y in call.outputs.items()
-            if _is_stream(trace, x, n_pos) and trace.tensor(x).shape == trace.tensor(y).shape
+            if all(_is_stream(trace, one, n_pos) for one in (x, y)) and trace.tensor(x).shape == trace.tensor(y).shape
         ]
         if blocks:  # what a router hands from block to block is no stream (ZAYA)
             shape = trace.tensor(blocks[-1].x).shape

@@ -104,15 +104,18 @@ READ: dict[str, tuple[Written, str, list[str]]] = {  # what it is, how it reads,
     "a norm that gives two": (lambda b, x: b.pair(x + b.a(x))[0], "LN(resid_pre + a)", ["a"]),
     "two in brackets": (lambda b, x: x + (b.a(x) + b.m(x)), "resid_pre + a + m", ["a", "m"]),
     "two in brackets, scaled": (lambda b, x: x + (b.a(x) + b.m(x)) * 0.5, "resid_pre + (a + m) · 0.5", ["a", "m"]),
-    "two in brackets, weighed": (lambda b, x: x + b.bias * (b.a(x) + b.m(x)), "resid_pre + weight · (a + m)", ["a", "m"]),
+    "two in brackets, weighed": (lambda b, x: x + b.bias * (b.a(x) + b.m(x)), "resid_pre + weight · (a + m)",
+                                 ["a", "m"]),
     "two in brackets, divided": (lambda b, x: x + (b.a(x) + b.m(x)) / 4, "resid_pre + (a + m) / 4", ["a", "m"]),
     "a difference in brackets": (lambda b, x: x + (b.a(x) - b.m(x)), "resid_pre + nothing", ["nothing"]),
     "a product of two": (lambda b, x: x + b.a(x) * b.m(x), "resid_pre + nothing", ["nothing"]),
     "a weight divided by a term": (lambda b, x: x + b.bias / b.m(x), "resid_pre + nothing", ["nothing"]),
     "a function of a term": (lambda b, x: x + torch.tanh(b.a(x)), "resid_pre + nothing", ["nothing"]),
     "a weight for each token": (lambda b, x: x + b.places + b.m(x), "resid_pre + nothing + m", ["nothing", "m"]),
-    "a number for each token": (lambda b, x: x + b.steps.expand(N_POS, D) + b.m(x), "resid_pre + nothing + m", ["nothing", "m"]),
-    "what has no maker comes first": (lambda b, x: x + b.tanh(x) + b.places, "resid_pre + tanh + nothing", ["nothing", "tanh"]),
+    "a number for each token": (lambda b, x: x + b.steps.expand(N_POS, D) + b.m(x), "resid_pre + nothing + m",
+                                ["nothing", "m"]),
+    "what has no maker comes first": (lambda b, x: x + b.tanh(x) + b.places, "resid_pre + tanh + nothing",
+                                      ["nothing", "tanh"]),
     "no stream": (lambda b, x: b.a(x) + b.m(x), "a + m", ["a", "m"]),
 }  # fmt: skip
 
@@ -169,7 +172,7 @@ def test_what_a_term_is_multiplied_by_is_its_factor(written: Written, factor: fl
     assert found.expr is not None
     assert format_sum(found.expr, ["m"]) == "resid_pre + m"
     assert term.value == trace.root(next(one for one in trace.calls if one.path == "m").outputs[None])
-    if isinstance(factor, float):
+    if not isinstance(factor, str):
         assert term.factor == factor
     else:
         weight = getattr(block, factor.removeprefix("1 / "))
@@ -187,8 +190,8 @@ def test_what_a_term_is_multiplied_by_is_its_factor(written: Written, factor: fl
 def test_a_weight_that_is_one_number_reads_as_that_number(written: Written, reads: str) -> None:
     block, trace, call = traced(lambda b, x: written(b, x))
     with torch.no_grad():
-        block.number.fill_(1.5)
-        block.one.fill_(1.5)
+        for one in (block.number, block.one):
+            nn.init.constant_(one, 1.5)  # type: ignore[arg-type]
     found = residual_sum(trace, call)
     assert found.expr is not None
     assert format_sum(found.expr, ["m"]) == reads
