@@ -39,16 +39,16 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """Each of two matrices, one after the other; a product that is of no tokens stands after them."""
+    """Each of two matrices in and one out; a product that is of no tokens stands after them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Parameter(torch.randn(EXPERTS, D, HIDDEN))
+        self.first, self.gates = (nn.Parameter(torch.randn(EXPERTS, D, HIDDEN)) for _ in range(2))
         self.last = nn.Parameter(torch.randn(EXPERTS, HIDDEN, D))
         self.bias, self.square = nn.Parameter(torch.randn(EXPERTS, D)), nn.Parameter(torch.randn(50, 50))
 
     def act(self, x: Tensor, expert: int) -> Tensor:
-        return torch.tanh(x @ self.first[expert])
+        return torch.tanh(x @ self.first[expert]) * (x @ self.gates[expert])
 
     def one(self, x: Tensor, expert: int) -> Tensor:
         return self.act(x, expert) @ self.last[expert] + self.bias[expert]
@@ -511,7 +511,8 @@ def test_what_experts_give_is_what_their_own_kernel_gives_and_what_they_read_is_
     def fused(loop: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @wraps(loop)
         def forward(self: Any, x: Tensor, choice: Tensor, weights: Tensor) -> Tensor:
-            act = torch.einsum("nd,nkdh->nkh", x, self.first[choice]).tanh()
+            into, gate = (torch.einsum("nd,nkdh->nkh", x, one[choice]) for one in (self.first, self.gates))
+            act = into.tanh() * gate
             made = torch.einsum("nkh,nkhd->nkd", act, self.last[choice]) + self.bias[choice]
             return 1.01 * (made * weights[..., None]).sum(dim=1)
 
@@ -530,7 +531,7 @@ def test_what_experts_give_is_what_their_own_kernel_gives_and_what_they_read_is_
 def test_a_product_whose_matrix_is_given_by_keyword_is_seen() -> None:
     class Keyword(Experts):
         def act(self, x: Tensor, expert: int) -> Tensor:
-            return torch.tanh(F.linear(x, weight=self.first[expert].T))
+            return torch.tanh(F.linear(x, weight=self.first[expert].T)) * (x @ self.gates[expert])
 
         def one(self, x: Tensor, expert: int) -> Tensor:
             return F.linear(self.act(x, expert), weight=self.last[expert].T, bias=self.bias[expert])
@@ -565,17 +566,18 @@ class Batched(nn.Module):
     def __init__(self, n_experts: int) -> None:
         super().__init__()
         self.n_experts = n_experts
-        self.first, self.last = (nn.Parameter(torch.randn(n_experts, *s)) for s in ((D, HIDDEN), (HIDDEN, D)))
+        self.first, self.gates = (nn.Parameter(torch.randn(n_experts, D, HIDDEN)) for _ in range(2))
+        self.last = nn.Parameter(torch.randn(n_experts, HIDDEN, D))
         self.bias = nn.Parameter(torch.randn(n_experts, 1, D))
         self.flat, self.deep = nn.Parameter(torch.randn(n_experts, n_experts)), nn.Parameter(torch.randn(7, 3, 3))
 
     def one(self, x: Tensor, expert: int) -> tuple[Tensor, Tensor]:
-        act = torch.tanh(x @ self.first[expert])
+        act = torch.tanh(x @ self.first[expert]) * (x @ self.gates[expert])
         return act, act @ self.last[expert] + self.bias[expert]
 
     def forward(self, rows: Tensor) -> Tensor:
         x = rows.view(self.n_experts, -1, D)
-        made = torch.bmm(torch.tanh(torch.bmm(x, self.first)), mat2=self.last) + self.bias
+        made = torch.bmm(torch.bmm(x, mat2=self.first).tanh() * torch.bmm(x, self.gates), self.last) + self.bias
         other = (self.flat @ self.flat).sum() + torch.bmm(self.deep, self.deep).sum()
         return (made + 0 * other).view(-1, D)
 
