@@ -76,10 +76,10 @@ class Mixture:
         rows = x.reshape(-1, x.shape[-1]).repeat_interleave(self.n_chosen, dim=0)
         one, full = choice.reshape(-1, 1), torch.ones_like(weights.reshape(-1, 1))
         try:
-            alone = self._alone(args, kwargs, rows, one, full)
+            alone = self._alone(args, kwargs, rows, one, full, loop=False)
         except ValueError:  # a module that takes no choice of one (Longcat): the same expert twice, once for nothing
             twice = torch.cat([full, torch.zeros_like(full)], dim=1)
-            alone = self._alone(args, kwargs, rows, one.repeat(1, 2), twice)
+            alone = self._alone(args, kwargs, rows, one.repeat(1, 2), twice, loop=False)
         return alone.unflatten(0, (-1, self.n_chosen))
 
     def memories(self, args: Any, kwargs: Any) -> Float[Tensor, "n choice d_expert"]:
@@ -124,7 +124,7 @@ class Mixture:
         one = torch.full((len(rows), 1), expert, dtype=choice.dtype, device=choice.device)
         return self._alone(args, kwargs, rows, one, torch.ones_like(one, dtype=weights.dtype), loop=True)
 
-    def _alone(self, args: Any, kwargs: Any, x: Tensor, choice: Tensor, weights: Tensor, loop: bool = False) -> Tensor:
+    def _alone(self, args: Any, kwargs: Any, x: Tensor, choice: Tensor, weights: Tensor, loop: bool) -> Tensor:
         """What the module gives for other arguments; `loop`: by its own loop over experts, not by a fused kernel."""
         for slot, value in zip(self.slots, (x, choice, weights), strict=True):
             args, kwargs = _replaced(args, kwargs, slot, value)

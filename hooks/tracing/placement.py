@@ -1,5 +1,6 @@
 """Where the sites of one traced block sit: a tap for each, and the parts of the block by their names."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -45,9 +46,7 @@ class Placement:
 
     def __post_init__(self) -> None:
         self.inside = self.trace.inside(self.block.call)
-        self.times: dict[int, int] = {}
-        for call in self.trace.calls:
-            self.times[id(call.module)] = max(self.times.get(id(call.module), 0), call.number + 1)
+        self.times = Counter(id(call.module) for call in self.trace.calls)
         names = [kind.name for kind in self.kinds]
         self.terms = tuple(
             self.site(kind.name) if names.count(kind.name) == 1 and kind.term.calls else self._by_module(kind, number)
@@ -87,11 +86,10 @@ class Placement:
             if kind.term.calls and (site.name != "module" or self.times[id(self._call_of(kind).module)] == 1):
                 taps.append(self._tap_of_term(site, kind))
         taps += self._experts()
-        middle, value = self._middle()
-        if middle is not None:
-            taps += self._of_middle(value)
+        middle = self._middle()
+        taps += [] if middle is None else self._of_middle(middle)
         taps.append(self._output("resid_post", self.block.last or self.block.call, self.block.part))
-        return middle, {tap.site: tap for tap in taps if tap is not None}
+        return None if middle is None else self._stage(middle), {tap.site: tap for tap in taps if tap is not None}
 
     def _tap_of_term(self, site: Site, kind: Sublayer) -> Tap:
         call = self._call_of(kind)
@@ -101,17 +99,17 @@ class Placement:
         return replace(tap, view=View(factor=kind.term.factor))
 
     def _attention(self, kind: Sublayer, cross: str) -> Iterator[Tap | None]:
-        out, held = kind.parts.get("o"), "cross_attn" if cross else "attn"
+        out, n_heads, held = kind.parts.get("o"), kind.n_heads, "cross_attn" if cross else "attn"
         self._reads(f"{held}.norm", kind.parts.get("q", kind.root))
         if kind.root is not None:
             self.part[held] = kind.root.module
-        if out is None or not kind.n_heads:
+        if out is None or not n_heads:
             return
-        z = self._input(f"{cross}z", out, 0, heads=kind.n_heads)
-        if z is None or self._width(out) % kind.n_heads:
+        z = self._input(f"{cross}z", out, heads=n_heads)
+        if z is None or self._width(out) % n_heads:
             return
         self.part[f"{held}.o"] = out.module
-        d_head = self._width(out) // kind.n_heads
+        d_head = self._width(out) // n_heads
         for name in "qkv":
             if name in kind.parts:
                 wide = self.trace.tensor(next(iter(kind.parts[name].outputs.values()))).shape[-1]
@@ -125,7 +123,7 @@ class Placement:
             self.source = self._giver_of(kind.parts.get("k"))
         else:
             yield self._gate("attn_gate", kind)
-        yield self._pattern(kind, f"{cross}pattern")
+        yield self._pattern(kind, n_heads, f"{cross}pattern")
         yield z
 
     def _without(self, tap: Tap | None, gate: tuple[int, ...], d_head: int) -> Tap | None:
@@ -217,16 +215,16 @@ class Placement:
         once = [c for c in giving if self.times[id(c.module)] == 1]
         return Site.module(once[-1].path) if once else None
 
-    def _pattern(self, kind: Sublayer, name: str) -> Tap | None:
+    def _pattern(self, kind: Sublayer, n_heads: int, name: str) -> Tap | None:
         """At the kernel that attention calls, else as what its module returns."""
         kernel = next((begin for begin, end in self.trace.kernels if begin <= kind.meets < end), None)
         around = [] if kernel is None else [call for call in self.inside if call.begin <= kernel < call.end]
-        call, shape = around[-1] if around else kind.root, (kind.n_heads or 0,)
+        call = around[-1] if around else kind.root
         if call is None:
             return None
         times = self.times[id(call.module)]
         one_call = OneCall(call.number, self.hf) if times > 1 else None
-        tap = Tap(self.site(name), call.module, "output", shape, 1, call=one_call)
+        tap = Tap(self.site(name), call.module, "output", (n_heads,), 1, call=one_call)
         if sum(call.begin <= begin < call.end for begin, _ in self.trace.kernels) == 1:
             return replace(tap, inside=KernelAccessor(call.module, kind_of_attention(self.hf)))
         return tap if 0 in call.outputs else None
@@ -247,7 +245,7 @@ class Placement:
             self.part["mlp.act"] = kind.act
             yield None if first is None else self._output("mlp_pre", first, None)
         if "out" in kind.parts:
-            yield self._input("mlp_act", kind.parts["out"], 0)
+            yield self._input("mlp_act", kind.parts["out"])
 
     def _experts(self) -> Iterator[Tap]:
         found = {number: mixture_of(self.trace, self.block, kind) for number, kind in enumerate(self.kinds)}
@@ -266,18 +264,18 @@ class Placement:
             if is_norm(norm.module) and values and values[0] in map(self.trace.root, norm.outputs.values()):
                 self.part[name] = norm.module
 
-    def _middle(self) -> tuple[Expr | None, int]:
+    def _middle(self) -> int | None:
         """The last stage of the stream that holds all that mixes tokens and nothing else."""
         mixing = frozenset(i for i, kind in enumerate(self.kinds) if kind.name in MIXERS)
         if self.sum.expr is None or not mixing or len(mixing) == len(self.kinds):
-            return None, -1
+            return None
         served = [bool(kind.term.calls) for kind in self.kinds]
         if not all(served[i] for i in mixing) and not all(one for i, one in enumerate(served) if i not in mixing):
-            return None, -1  # no law could be measured on either side of it
+            return None  # no law could be measured on either side of it
         at = [value for value, terms in stages(self.sum.expr) if terms == mixing]
         flows = {self.trace.root(v) for call in self.inside for v in (*call.inputs.values(), *call.outputs.values())}
         at = [value for value in at if value in flows] or at  # scaled on its way to the end it flows nowhere (Doge)
-        return (_sub(self.sum.expr, at[-1]), at[-1]) if at else (None, -1)
+        return at[-1] if at else None
 
     def _of_middle(self, value: int) -> Iterator[Tap | None]:
         giving = [c for c in self.inside if value in map(self.trace.root, c.outputs.values()) and is_norm(c.module)]
@@ -299,7 +297,7 @@ class Placement:
         tensor = self.trace.tensor(value)
         return tensor.is_floating_point() and self.trace.n_pos in tensor.shape[:2] and tensor.ndim >= 2
 
-    def _input(self, name: str, call: Call, slot: Slot, heads: int | None = None) -> Tap | None:
+    def _input(self, name: str, call: Call, slot: Slot | None = None, heads: int | None = None) -> Tap | None:
         slot = slot if slot in call.inputs else next(iter(call.inputs))
         return self._tap(self.site(name), call, "input", call.inputs[slot], slot, heads)
 
@@ -318,13 +316,13 @@ class Placement:
         heads: int | None = None,
     ) -> Tap | None:
         shape, n_pos = self.trace.tensor(value).shape, self.trace.n_pos
-        merged = shape[0] == n_pos > 1 and (len(shape) == 2 or shape[1] != 1)
-        swapped = shape[0] == n_pos > 1 and len(shape) > 2 and shape[1] == 1
-        if not merged and not swapped and shape[:2] != (1, n_pos):
+        by_pos = shape[0] == n_pos > 1
+        merged = by_pos and (len(shape) == 2 or shape[1] != 1)
+        if not by_pos and shape[:2] != (1, n_pos):
             return None
         one = tuple(shape[1:] if merged else shape[2:])
         one = one if heads is None else (heads, one[-1] // heads)
-        overwritten = self.trace.alias(value) in self.trace.overwritten or value in self.trace.overwritten
+        overwritten = self.trace.alias(value) in self.trace.overwritten
         return Tap(
             site,
             call.module,
@@ -333,7 +331,7 @@ class Placement:
             0 if part is None else part,
             View(heads=heads),
             alias=frozenset({"overwritten"} if overwritten else ()),
-            axes=MergedAxes(self.block.call.module, self.block.slot) if merged else (0,) if swapped else None,
+            axes=MergedAxes(self.block.call.module, self.block.slot) if merged else (0,) if by_pos else None,
             call=OneCall(call.number, self.hf) if self.times[id(call.module)] > 1 else None,
         )
 
