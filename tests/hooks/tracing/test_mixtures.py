@@ -25,15 +25,15 @@ SITES = ("router_logits", "expert_choice", "expert_weights", "expert_act", "expe
 
 
 class Router(nn.Module):
-    """Gives weights and choice; with `deep` out of a product of three axes."""
+    """Gives weights and choice, and computes something narrower after them; with `deep` by a product of three axes."""
 
     def __init__(self, deep: bool = False) -> None:
         super().__init__()
         self.deep, self.weight, self.extra = deep, nn.Parameter(torch.randn(D, EXPERTS)), nn.Linear(D, 3)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        gain = self.extra(x).mean(dim=-1, keepdim=True).sigmoid()
         logits = x @ (self.weight[None] if self.deep else self.weight)
+        gain = self.extra(x).mean(dim=-1, keepdim=True).sigmoid()
         weights, choice = logits.topk(K, dim=-1)
         return weights.softmax(dim=-1) * gain, choice
 
