@@ -505,12 +505,15 @@ def test_experts_that_take_no_choice_of_one_give_what_each_gives_alone() -> None
 
 
 @torch.no_grad()
-def test_what_experts_give_is_what_their_own_kernel_gives_and_what_they_read_is_seen_in_their_loop() -> None:
+@pytest.mark.parametrize("least", [1, K])
+def test_what_experts_give_is_what_their_own_kernel_gives_and_what_they_read_is_seen_in_their_loop(least: int) -> None:
     """A module of transformers computes by a fused kernel in place of the loop that it wraps."""
 
     def fused(loop: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @wraps(loop)
         def forward(self: Any, x: Tensor, choice: Tensor, weights: Tensor) -> Tensor:
+            if choice.shape[-1] < least:
+                raise ValueError("the kernel takes more experts")
             into, gate = (torch.einsum("nd,nkdh->nkh", x, one[choice]) for one in (self.first, self.gates))
             act = into.tanh() * gate
             made = torch.einsum("nkh,nkhd->nkd", act, self.last[choice]) + self.bias[choice]
