@@ -14,6 +14,7 @@ from hooks.errors import InvalidArgument, InvalidType
 from hooks.network import AnyModel
 from hooks.rows import cut_texts, note_cut
 from hooks.summary import summarise
+from probes.folds import find_missing
 
 
 @final
@@ -62,11 +63,10 @@ class Examples:
                 if self.labels
                 else "there are no examples: give texts of both labels"
             )
-        for row, group in enumerate(self.groups):
-            if group is None or group == "" or group != group:  # NaN, as tables have it
-                raise InvalidArgument(
-                    f"text {row} ({name_items(self.texts)[row]!r}) has no group: name its entity or template"
-                )
+        if (row := find_missing(self.groups)) is not None:
+            raise InvalidArgument(
+                f"text {row} ({name_items(self.texts)[row]!r}) has no group: name its entity or template"
+            )
         self._no_leak("text", [(text,) for text in name_items(self.texts)])
         self._no_leak("entity", self.entities)
 

@@ -1,6 +1,6 @@
 """Folds that keep groups whole: which rows are learnt from, and which are tested on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -28,11 +28,20 @@ def number_groups(groups: Sequence[object] | Any | None, n: int) -> Int[Tensor, 
     given = list(named.tolist() if hasattr(named, "tolist") else named)
     if len(given) != n:
         raise InvalidArgument(f"there are {n} rows and {len(given)} groups; give one per row")
-    for row, group in enumerate(given):
-        if group is None or group == "" or group != group:  # NaN, as tables have it
-            raise InvalidArgument(f"row {row} has no group: name what it shares with others; its own name if nothing")
+    if (row := find_missing(given)) is not None:
+        raise InvalidArgument(f"row {row} has no group: name what it shares with others; its own name if nothing")
     number = {group: i for i, group in enumerate(dict.fromkeys(given))}
     return torch.tensor([number[group] for group in given], dtype=torch.long)
+
+
+def find_missing(groups: Iterable[object]) -> int | None:
+    """The first row whose group is missing: None, an empty name, or NaN, as tables have it.
+
+    Examples:
+        >>> find_missing(["fog", float("nan")])
+        1
+    """
+    return next((row for row, group in enumerate(groups) if group is None or group == "" or group != group), None)
 
 
 def grouped_folds(

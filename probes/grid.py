@@ -57,7 +57,7 @@ class Controls:
     def __str__(self) -> str:
         mean, n = self.shuffled.mean().item(), len(self.shuffled)
         most = (self.shuffled.max() if n < FEW else self.shuffled.quantile(0.95)).item()
-        among = f"at most {most:.3f} in {n}" if n < FEW else f"below {most:.3f} in 95 % of {n}"
+        among = f"at most {most:.3f} in {n}" if n < FEW else f"below {most:.3f} in 95% of {n}"
         same = "; all texts have the same token there, so this controls nothing" if self.embedding_same else ""
         lines = [
             f"  majority label            {self.majority:.3f}",

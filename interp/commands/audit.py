@@ -101,7 +101,7 @@ def _remember_edits(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit
 def print_audit(result: Audit) -> str:
     """An audit in text: for each editor its measures next to those of its control and of the unedited model."""
     table, n = result.table, result.n
-    lines = [f"means over {count_of(n, 'fact')} (95 % interval); (over so many where not all have prompts)"]
+    lines = [f"means over {count_of(n, 'fact')} (95% interval); (over so many where not all have prompts)"]
     for name in (name for name in table if f"{name} control" in table):
         columns = [table[state] for state in (name, f"{name} control", "unedited")]
         lines += ["", f"{name:<30}{'edited':<32}{'control':<32}unedited"]

@@ -96,7 +96,7 @@ def write_card(measured: CardFigures, file: Path) -> str:
 
 
 def _interval(e: Estimate) -> str:
-    return f"{e.value:.1%} (95 % interval {e.ends('.1%')}, n = {e.n})"
+    return f"{e.value:.1%} (95% interval {e.ends('.1%')}, n = {e.n})"
 
 
 def _head(m: CardFigures) -> str:

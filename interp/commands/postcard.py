@@ -97,7 +97,7 @@ def draw_command(
 
 
 def _interval(e: Estimate) -> str:
-    return f"{e.value:.1%} (95 % interval {e.ends('.1%')}, n = {e.n})"
+    return f"{e.value:.1%} (95% interval {e.ends('.1%')}, n = {e.n})"
 
 
 def card(recipe: Recipe, figures: Figures, last: dict[str, float | int], untrained: float, parameters: int) -> str:

@@ -44,7 +44,7 @@ class Specialisation:
         given = self.given_word, self.given_word_shuffled, self.given_word_p
         pairs = ("", self.bits, self.shuffled, self.p), ("given the word ", *given)
         lines = [
-            f"{name}{bits:.4f} bits (labels permuted by text {drawn[0]:.4f}, 95 % below {drawn[1]:.4f}, p = {p:.3f})"
+            f"{name}{bits:.4f} bits (labels permuted by text {drawn[0]:.4f}, 95% below {drawn[1]:.4f}, p = {p:.3f})"
             for name, bits, drawn, p in pairs
         ]
         return f"of {self.label_bits:.2f} bits " + "; ".join(lines)

@@ -29,7 +29,7 @@ def demonstrations_panel(effects: DemonstrationEffects) -> Panel:
         caption=(
             "Each row is the same prompts with one thing changed. "
             + (
-                f"{dearest.capitalize()} costs most: {costs[dearest]:.0%}, with its 95 % interval."
+                f"{dearest.capitalize()} costs most: {costs[dearest]:.0%}, with its 95% interval."
                 if costs[dearest].value > 0
                 else "None of it costs anything."
             )

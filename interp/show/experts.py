@@ -108,7 +108,7 @@ def specialisation_panel(
             f"{len(above)} of {len(found)} layers: there experts go by more than the word."
         ),
         control=(
-            "Grey, the first two: what 95 % of permutations of the labels among texts stay below, with the same "
+            "Grey, the first two: what 95% of permutations of the labels among texts stay below, with the same "
             "correction for small counts, which can make it negative. The third: how many tokens have "
             "the first expert of the token before them, and for tokens in another order."
         ),
@@ -153,7 +153,7 @@ def expert_words_panel(found: ExpertWords, tokenizer: Any, *, top: int = 8) -> P
         ),
         control=(
             "By chance every word would have the expert's own share, next to its number; with experts moved among the "
-            f"tokens of each text, the word says {found.shuffled[0]:.2f} bits (95 % below {found.shuffled[1]:.2f})."
+            f"tokens of each text, the word says {found.shuffled[0]:.2f} bits (95% below {found.shuffled[1]:.2f})."
         ),
     )
 

@@ -97,7 +97,7 @@ def feature_faithfulness_panel(found: FeatureFaithfulness) -> Panel:
 
 def _over(n: int) -> str:
     """What the bars' intervals are over."""
-    return f"Intervals of 95 % are over {n} pairs of texts." if n > 1 else "One pair of texts has no interval."
+    return f"Intervals of 95% are over {n} pairs of texts." if n > 1 else "One pair of texts has no interval."
 
 
 def _places(circuit: FeatureCircuit) -> dict[str, tuple[float, float]]:

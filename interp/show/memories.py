@@ -100,7 +100,7 @@ def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
     first = next(iter(agreed.values()))
     null = [100 * one.null for one in first]
     line = {"mode": "lines+markers", "x": [one.layer for one in first], "hovertemplate": hover}
-    figure.add_trace(Scatter(y=null, name="95 % of random permutations below", marker_color=CONTROL, **line))
+    figure.add_trace(Scatter(y=null, name="95% of random permutations below", marker_color=CONTROL, **line))
     figure = style_figure(figure, 300)
     figure.update_xaxes(title_text="layer", dtick=1)
     figure.update_yaxes(title_text="memories that agree, %", rangemode="tozero")
@@ -110,7 +110,7 @@ def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
         caption=(
             "Where agreement rises with depth, later values are next-token predictions; what early layers write is "
             "read by later ones first, so a low rate there does not mean that nothing is stored. Bars are Wilson's "
-            "95 % intervals."
+            "95% intervals."
         ),
         control=(
             "The grey line is what the same values reach when they are permuted at random, by chance "

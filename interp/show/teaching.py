@@ -50,7 +50,7 @@ def ways_panel(found: WayComparison) -> Panel:
         title="What each way says, and what it leaves alone",
         body=figure,
         caption=(
-            f"Shares over {count_of(found.n, 'fact')}, one taught at a time, with 95 % intervals. A good way "
+            f"Shares over {count_of(found.n, 'fact')}, one taught at a time, with 95% intervals. A good way "
             "is at the right in every row: it says the new object, and all else stays. Best by the least of the rows: "
             f"{best} ({_reach(found, best):.0%})."
         ),

@@ -61,7 +61,7 @@ def difference_panel(
         ),
         control=(
             "Dotted: what a difference has by chance, if for each text it is drawn which of the two is the tuned one "
-            "(95 % point). " + ("Grey: the base tuned as long on text that shows nothing." if placebo else NO_PLACEBO)
+            "(95% point). " + ("Grey: the base tuned as long on text that shows nothing." if placebo else NO_PLACEBO)
         ),
     )
 

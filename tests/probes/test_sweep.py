@@ -146,7 +146,7 @@ def test_controls_print_their_numbers_and_say_what_was_not_measured() -> None:
     assert lines["majority label"].endswith("0.625") and "not measured" in lines["elsewhere"]
     assert lines["shuffled labels"].endswith("0.550, at most 0.700 in 4")
     many = str(replace(made, shuffled=torch.linspace(0.4, 0.6, 21)))
-    assert "0.500, below 0.590 in 95 % of 21" in many and "controls nothing" not in many
+    assert "0.500, below 0.590 in 95% of 21" in many and "controls nothing" not in many
     assert "all texts have the same token there, so this controls nothing" in str(replace(made, embedding_same=True))
     more = str(replace(made, elsewhere={"cities": Estimate(0.8, 0.7, 0.9, 40)}, memorised=None))
     assert "on cities" in more and "not measured" not in more and "nothing to memorise" in more

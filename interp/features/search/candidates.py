@@ -31,7 +31,7 @@ class SimilarLatents:
 
     def __str__(self) -> str:
         lines = [f"latent {i}: cosine {cosine:+.3f}" for i, cosine in self.latents]
-        return "\n".join([*lines, f"the best latent of a random direction: cosine under {self.chance:.3f} in 95 %"])
+        return "\n".join([*lines, f"the best latent of a random direction: cosine under {self.chance:.3f} in 95%"])
 
     def to_pandas(self) -> "DataFrame":
         """A row for each latent, with the cosine of its decoder row."""

@@ -72,7 +72,7 @@ def test_an_audit_prints_every_method_and_its_page_holds_each_fact(folder: Path,
     how = ["--method", "knn_memory", "--method", "in_context", "--texts", str(folder / "texts.txt"), "--quiet"]
     said = call("audit", str(folder), str(folder / "facts.json"), *how, "--n", "1", "--out", str(tmp_path / "a.html"))
     head, *rows = said.splitlines()
-    assert head.startswith("means over 1 fact (95 % interval)")
+    assert head.startswith("means over 1 fact (95% interval)")
     assert [row.split()[0] for row in rows if row.endswith(f"{'control':<32}unedited")] == [*how[1:4:2]]
     (first, _) = (row for row in rows if row.startswith("efficacy said "))
     assert [cell.split()[0] for cell in re.split(r" {2,}", first)] == ["efficacy", "1", "0", "0"]

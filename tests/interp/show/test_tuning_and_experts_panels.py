@@ -107,5 +107,5 @@ def test_the_words_of_each_expert_are_next_to_the_share_that_chance_gives() -> N
     found = ExpertWords(2, torch.tensor([0.6, 0.4]), words, 0.75, (0.02, 0.03), 5.0)
     panel = expert_words_panel(found, tiny_tokenizer())
     assert "90%" in panel.body.text and "60%" in panel.body.text  # type: ignore[union-attr]
-    assert "0.75 bits" in panel.caption and "0.02 bits (95 % below 0.03)" in panel.control
+    assert "0.75 bits" in panel.caption and "0.02 bits (95% below 0.03)" in panel.control
     assert found.to_pandas().to_dict("records") == [{"expert": 0, "token": 5, "share": 0.9, "low": 0.8, "high": 0.95}]
