@@ -41,7 +41,7 @@ def examples_panel(feature: Feature, at_most: Count = 10) -> Panel:
         ),
         control=(
             f"The colour scale is the same for every line, and the latent is silent on {1 - seen.firing_rate:.2%} of "
-            f"the {seen.tokens:,} tokens read. Top examples flatter any latent: the search above says what it misses."
+            f"the {seen.tokens:,} tokens read. Top examples flatter any latent: recall says what it misses."
         ),
     )
 

@@ -59,6 +59,7 @@ def track_panel(track: Track, changes: Mapping[str, Break]) -> Panel:
         + "".join(f" {name[0].upper() + name[1:]}: {MEANT[name]}." for name in names if name in MEANT),
         control=(
             f"A break is marked where smooth curves with the same noise show one as good with p ≤ {least:.3f}, so that "
-            "one page in twenty of smooth metrics has a mark. Bands are 95% intervals over questions."
+            "one page in twenty of smooth metrics has a mark. A jump asks less: half of the rise or more within three "
+            "checkpoints in a row, which a smooth curve can do too. Bands are 95% intervals over questions."
         ),
     )
