@@ -152,8 +152,9 @@ class Session:
         self.tree, self.faults, self.say = tree, faults, say
         self.costs = Costs(dict(lines), tree)
 
-    def pytest_sessionstart(self) -> None:
-        """Follow what runs while the tests are collected."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_load_initial_conftests(self) -> None:
+        """Follow what runs while the tests are collected, from the first module that a conftest loads."""
         sys.settrace(self.costs)
 
     @pytest.hookimpl(tryfirst=True)

@@ -118,6 +118,7 @@ def test_a_fault_that_a_test_sees_is_killed_and_one_that_none_sees_survives(tmp_
     for name in ("mutations.py", "mutation_finder.py", "mutation_trials.py"):
         (tmp_path / "benchmarks" / name).write_bytes((ROOT / "benchmarks" / name).read_bytes())
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\npythonpath = ['.']\n")
+    (tmp_path / "tests" / "conftest.py").write_text("import core.sums\n")  # the defaults in it act while that loads
     (tmp_path / "core" / "sums.py").write_text(
         "def seen(x, y):\n    return x + y\n\ndef unseen(x, y):\n    return x + y\n\n"
         "def never(x, y):\n    if x is None:\n        return x + y\n\n"
