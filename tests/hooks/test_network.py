@@ -275,6 +275,24 @@ def test_a_site_that_cannot_be_written_again_is_refused_and_the_others_are_not()
             model.tap(site)
 
 
+class Knows(nn.Module):
+    """A net that gives twice as much of what it has seen before, by itself and not by its values."""
+
+    def __init__(self, seen: Tensor) -> None:
+        super().__init__()
+        self.seen, self.same = [seen], nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.same(x * (2.0 if x is self.seen[0] else 1.0))
+
+
+def test_where_the_first_site_alone_cannot_be_written_again_it_alone_is_refused() -> None:
+    x = torch.randn(2, 3)
+    report = load(Knows(x), inputs=x).contract
+    assert report is not None and [check.holds for check in report.checks] == [True, False, True, True, True]
+    assert [*report.refused] == [Site.module("", "input")] and report.passes == 3 + 4
+
+
 def test_a_sound_net_takes_three_passes_to_be_found_so() -> None:
     model = load(convnet(), inputs=PICTURES[:2])
     report = model.contract
@@ -344,6 +362,7 @@ class Sequences(nn.Module):
         ((3,), (1, 4, 5), (1, 5), (2, 4, 5)),
         ((1, 2), (1, 4, 5), (1, 5), (20, 2)),
         ((2, 3), (1, 4, 5), (1, 5), (10, 4)),
+        ((1, 4), (1, 4, 5), (1, 5), (1, 4, 5, 2)),
     ],
 )
 def test_places_are_counted_along_their_axes_where_something_is_next_to_them(
@@ -384,6 +403,19 @@ def test_places_of_rows_and_columns_are_those_of_pictures_and_other_places_are_n
     other = load(convnet(), inputs=PICTURES[:2], places=(3,))
     assert not other.grids and conv_pre[0] not in other.taps
     assert capture(other, PICTURES, Site.module("0.0"))[Site.module("0.0")].shape == (5, 6, 4, 6)
+
+
+def test_each_pixel_of_a_picture_that_is_scaled_first_sees_itself() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rest = convnet()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rest(2 * x - 1)
+
+    pixels = Grid((8, 8), (1.0, 1.0), (0.5, 0.5), (1.0, 1.0), (8, 8))
+    assert load(Scaled(), inputs=PICTURES[:1]).grids[Site.module("", "input")] == pixels
 
 
 def test_places_that_tokens_know_already_are_not_replaced(net: Network) -> None:

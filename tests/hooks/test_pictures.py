@@ -571,3 +571,9 @@ def test_one_picture_of_a_batch_is_that_picture_alone_with_its_masks_and_name() 
         assert torch.equal(one.pixels, PIXELS[number][None])
         assert torch.equal(one.masks["left"], masks["left"][number][None])
         assert one.names == ("abcd"[number],)
+
+
+def test_a_model_has_the_same_sites_whatever_the_number_of_pictures_it_is_shown() -> None:
+    one, two = (load(vit(), inputs=PIXELS[:n]) for n in (1, 2))
+    assert one.sites == two.sites and resid_mid[1] in two.sites and one.grids == two.grids
+    assert {site: tap.shape for site, tap in one.taps.items()} == {site: tap.shape for site, tap in two.taps.items()}
