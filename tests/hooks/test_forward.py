@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.tiny_models import tiny_model
-from hooks import Model, Tokens
+from hooks import Model, Tokens, load
 from hooks.adapters import Paths, adapter_paths, component_paths
 from hooks.devices import find_device
 from hooks.forward import accepts, arguments, context, decoder_start, named_outputs, positions
 from hooks.load import _picture_for, reads_pictures
+from hooks.norms import norm_before
 from hooks.processor import Processor
 from hooks.towers import has_two_towers
 
@@ -172,9 +174,36 @@ def test_one_tower_of_a_clip_is_no_clip_of_two() -> None:
 
 
 def test_what_a_model_has_none_of_is_counted_as_none(gpt2: Model) -> None:
-    from hooks import load
-
     mamba = load(tiny_model("mamba", "MambaForCausalLM"), check=False)
     assert isinstance(mamba, Model)
     assert (mamba.n_heads, mamba.d_head, mamba.d_mlp) == (0, 0, 0) and mamba.d_model == 32
     assert find_device("cpu") == gpt2.device
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "bert", "olmo2"])
+def test_the_norm_that_an_adapter_names_is_the_one_that_tracing_finds(
+    hf_model: Callable[..., Any], family: str
+) -> None:
+    model = load(hf_model(family), check=False)
+    blind = copy.copy(model)
+    main = tuple(
+        replace(block, part={name: one for name, one in block.part.items() if not name.endswith(".norm")})
+        for block in model.structure.main
+    )
+    blind.structure = replace(model.structure, main=main)
+    for layer in range(3):
+        for part in ("attn", "mlp"):
+            found = norm_before(model, layer, part)
+            assert norm_before(blind, layer, part) is found
+            assert (found is None) is (family in ("bert", "olmo2"))
+
+
+def test_parts_of_a_block_are_those_found_and_named_unless_it_is_of_another_stack_or_runs_twice(
+    hf_model: Callable[..., Any],
+) -> None:
+    model = load(hf_model("gpt2"), check=False)
+    block = model.structure.main[1]
+    named = model.parts(1)
+    assert set(block.part) < set(named) and named["attn.qkv"] is model.hf.transformer.h[1].attn.c_attn
+    for other in (replace(block, stack="decoder"), replace(block, repeated=True)):
+        assert model.parts(other) == block.part

@@ -187,19 +187,22 @@ def test_the_vector_of_a_tower_is_its_embedding_and_no_score() -> None:
 
 def test_the_blocks_of_a_net_of_two_lengths_are_those_of_the_length_that_most_modules_have() -> None:
     class Net(nn.Module):
-        """Three blocks over sixteen patches, the middle of four of which one more block reads; and a temperature."""
+        """Four blocks over sixteen patches, the means of four of which two more blocks read; and a temperature."""
 
         def __init__(self) -> None:
             super().__init__()
-            layers = [*vit().vit.layers, *vit().vit.layers]
-            self.patches, self.layers, self.late = nn.Conv2d(3, 16, 3, 3), nn.ModuleList(layers[:3]), layers[3]
+            layers = [layer for _ in range(3) for layer in vit().vit.layers]
+            self.patches, self.layers = nn.Conv2d(3, 16, 3, 3), nn.ModuleList(layers[:4])
+            self.late = nn.ModuleList(layers[4:])
             self.heat, self.head = Heat(), nn.Linear(16, 5)
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.patches(x).flatten(2).transpose(1, 2)
             for layer in self.layers:
                 x = layer(x)
-            x = self.late(x.unflatten(1, (4, 4)).mean(2))
+            x = x.unflatten(1, (4, 4)).mean(2)
+            for layer in self.late:
+                x = layer(x)
             return self.head(x.mean(1)) * self.heat()
 
     class Heat(nn.Module):
@@ -208,7 +211,7 @@ def test_the_blocks_of_a_net_of_two_lengths_are_those_of_the_length_that_most_mo
 
     model = loaded(Net())
     posts = [site for site in model.sites if site.name == "resid_post"]
-    assert len(posts) == 3
+    assert len(posts) == 4
     assert all(capture(model, X, site)[site].shape == (2, 16, 16) for site in posts)
 
 

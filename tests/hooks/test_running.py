@@ -307,12 +307,16 @@ def test_an_inner_block_may_change_what_the_whole_model_returns(gpt2: Model) -> 
             torch.testing.assert_close(gpt2.run("Fog over"), 2 * once)
 
 
-def test_generate_is_the_models_own_again_after_the_block(gpt2: Model) -> None:
+def test_generate_is_the_models_own_again_after_the_block(gpt2: Model, fresh: Callable[..., Model]) -> None:
     with intervene(gpt2, {resid_post[0]: scale(2.0)}):
         assert "generate" in vars(gpt2.hf)
         gpt2.run("Fog")
     assert "generate" not in vars(gpt2.hf)
     assert gpt2.running.current is None
+    bert = fresh("bert")
+    with intervene(bert, {resid_post[0]: scale(2.0)}):
+        assert "generate" not in vars(bert.hf)  # which does not generate
+        bert.run("Fog")
 
 
 def test_at_rest_the_model_is_as_if_no_block_were_open(model: Model) -> None:
