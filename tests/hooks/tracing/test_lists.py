@@ -82,7 +82,7 @@ def test_lists_inside_the_blocks_of_a_stack_are_none_of_their_own() -> None:
     assert paths(Tree(in_turn, blocks=blocks)) == ["blocks"]
 
 
-def test_stacks_stand_in_the_order_in_which_they_run() -> None:
+def test_stacks_come_in_the_order_in_which_they_run() -> None:
     tree = Tree(lambda t, x: t.late[0](t.early[0](x)), late=listed(adds), early=listed(adds))
     assert paths(tree) == ["early", "late"]
 
@@ -210,7 +210,7 @@ def side_by_side(order: str, between: Callable[[Tensor, int], Tensor] = lambda x
 
 @pytest.mark.parametrize("order", ["a0 b0", "a0 b0 a1 b1", "a0 b0 c0 a1 b1 c1", "a0 b0 c0 a1 b1 c1 a2 b2 c2"])
 def test_lists_of_one_part_whose_items_run_in_turn_are_blocks_from_the_first_call_to_the_last(order: str) -> None:
-    """In whichever order the lists stand in their part."""
+    """In whichever order their part has the lists."""
     steps = order.split()
     names = sorted({step[0] for step in steps}, reverse=True)
     depth = len(steps) // len(names)

@@ -39,7 +39,7 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """Each of two matrices in and one out; a product that is of no tokens stands after them."""
+    """Each of two matrices in and one out; a product that is of no tokens comes after them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -564,7 +564,7 @@ class Scores(nn.Module):
 
 
 class Batched(nn.Module):
-    """Experts that each run over all rows of theirs; products of other sizes stand after their own."""
+    """Experts that each run over all rows of theirs; products of other sizes come after their own."""
 
     def __init__(self, n_experts: int) -> None:
         super().__init__()
@@ -661,7 +661,7 @@ class Widened(Batched):
         return super().forward(rows).repeat(1, 2)
 
 
-class Told(Batched):
+class GivenMore(Batched):
     """Experts that are given something else too."""
 
     def forward(self, rows: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
@@ -678,7 +678,7 @@ def without(m: Any, x: Tensor) -> Tensor:
     ("how", "experts"),
     [
         (lambda m, x: m.experts(m.rows(x))[:, :D].view(m.n_experts, -1, D).sum(0), Widened),
-        (lambda m, x: m.experts(m.rows(x), x).view(m.n_experts, -1, D).sum(0), Told),
+        (lambda m, x: m.experts(m.rows(x), x).view(m.n_experts, -1, D).sum(0), GivenMore),
         (lambda m, x: m.experts(m.rows(x) + 1.0).view(m.n_experts, -1, D).sum(0), Batched),
         (lambda m, x: m.experts(m.rows(x) * 2.0).view(m.n_experts, -1, D).sum(0), Batched),
         (lambda m, x: m.experts(m.rows(x).flip(0).cumsum(0)).view(m.n_experts, -1, D).sum(0), Batched),

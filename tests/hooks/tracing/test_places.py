@@ -251,7 +251,7 @@ class Next(nn.Module):
         return x.cos(), x.sin()
 
 
-class Told(FeedForward):
+class GivenMore(FeedForward):
     """Is given numbers by pair of tokens and the tokens' places before the stream."""
 
     def forward(self, pairs: Tensor, places: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -278,7 +278,7 @@ class Folded(FeedForward):
 
 
 class Masked(Mean):
-    """Its gate reads what it reads times what it is told."""
+    """Its gate reads what it reads times what it is given."""
 
     def __init__(self, by: float) -> None:
         super().__init__()
@@ -446,7 +446,7 @@ SITTING: dict[str, tuple[Written, dict[str, Any], str | None, dict[str, str]]] =
     "tokens in rows": (feeds(lambda b, y: b.mlp(b.norm2(y).flatten(0, 1)).view(y.shape)), {}, BOTH, but(**MERGED)),
     "tokens in rows of two halves": (feeds(lambda b, y: b.mlp(b.norm2(y).flatten(0, 1)).view(y.shape)),
         {"mlp": Folded}, BOTH, but(**MERGED | {"mlp_pre": "output of mlp.up 2x12 merged"})),
-    "given more before the stream": (feeds(lambda b, y: b.mlp(PAIRS, PLACES, b.norm2(y))), {"mlp": Told}, BOTH,
+    "given more before the stream": (feeds(lambda b, y: b.mlp(PAIRS, PLACES, b.norm2(y))), {"mlp": GivenMore}, BOTH,
         but(mlp_in="input of mlp 16 part 2")),
     "no module of its own": (feeds(lambda b, y: b.mlp.down(b.mlp.act(b.mlp.up(b.norm2(y))))), {}, BOTH,
         but(mlp_in="input of mlp.up 16")),
@@ -563,7 +563,7 @@ THROUGH: dict[str, tuple[Written, dict[str, Any], dict[str, str], dict[str, str]
         PARTS, READS),
     "a norm with a setting": (feeds(lambda b, y: b.mlp(b.norm2(y, 2.0))), {"norm2": lambda: Setting(D)}, PARTS, FIRST),
     "a norm without one": (feeds(lambda b, y: b.mlp(b.norm2(y, None))), {"norm2": lambda: Setting(D)}, PARTS, READS),
-    "what is given more": (feeds(lambda b, y: b.mlp(PAIRS, PLACES, b.norm2(y))), {"mlp": Told}, PARTS, READS),
+    "what is given more": (feeds(lambda b, y: b.mlp(PAIRS, PLACES, b.norm2(y))), {"mlp": GivenMore}, PARTS, READS),
     "something before its projection": (pre_norm, {"mlp": Late}, PARTS, READS),
     "no module of its own": (feeds(lambda b, y: b.mlp.down(b.mlp.act(b.mlp.up(b.norm2(y))))), {},
         {name: one for name, one in PARTS.items() if name != "mlp"}, READS),
