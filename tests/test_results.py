@@ -208,7 +208,7 @@ def test_a_value_is_shown_whole_where_it_has_sixty_characters_at_most(value: obj
 
 
 class Said:
-    """A result that prints as it is told."""
+    """A result that prints as it is asked."""
 
     def __init__(self, text: str) -> None:
         self.text = text

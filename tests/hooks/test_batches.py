@@ -1,4 +1,4 @@
-"""Batches of ids: what of them is padding, told from their values or a mask, and what goes with some of their rows."""
+"""Batches of ids: what of them is padding, known by their values or a mask, and what goes with some of their rows."""
 
 import logging
 from dataclasses import replace

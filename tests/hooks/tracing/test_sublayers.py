@@ -583,7 +583,7 @@ class After(nn.Module):
 
 
 @pytest.mark.parametrize("last", [nn.LayerNorm(D), NormOfParts(), Halved()])
-def test_a_norm_or_scale_after_a_part_is_told_from_it(last: nn.Module) -> None:
+def test_a_norm_or_scale_after_a_part_is_no_part_of_it(last: nn.Module) -> None:
     layer, attention = FeedForward(nn.GELU()), Attention()
     _, ((fed,), (mixed,)) = traced(After(layer, last), After(attention, deepcopy(last)))
     for kind, part in ((fed, layer), (mixed, attention)):
