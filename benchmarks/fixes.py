@@ -69,7 +69,7 @@ def run_tests(tree: Path, tests: Sequence[str], limit: int = LIMIT) -> dict[str,
     def work() -> int:
         most = _size_in_memory() + ROOM
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        return int(pytest.main([*ARGUMENTS, *tests], plugins=[Outcomes(file)]))
+        return int(pytest.main([*ARGUMENTS, f"--rootdir={tree}", *tests], plugins=[Outcomes(file)]))
 
     code = in_child(tree, work, limit)
     failed = json.loads(file.read_text()) if file.exists() else {}

@@ -6,6 +6,7 @@ from typing import ClassVar, final
 import torch
 from jaxtyping import Float, Real, Shaped
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from probes.arrays import Array, Table, like
 from probes.classifier import TwoClasses
@@ -102,8 +103,10 @@ class MLP(TwoClasses, LogOdds):
         """
         check_fitted(self, "net_")
         rows = self._table(x, learn=False)
+        z = ((rows if rows.dtype == torch.float64 else rows.float()) - self.mean_) / self.std_
+        weights = {name: weight.to(z) for name, weight in self.net_.named_parameters()}
         with torch.no_grad():
-            return like(x, self.net_((rows.float() - self.mean_) / self.std_)[:, 0].to(rows.dtype))
+            return like(x, functional_call(self.net_, weights, (z,))[:, 0].to(rows.dtype))
 
 
 def _spread(rows: Batches, weight: Tensor | None) -> tuple[float, Tensor, Tensor]:

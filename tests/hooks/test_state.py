@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hooks import Model, capture, capture_gradients, intervene
+from hooks import Model, capture, capture_gradients, intervene, load
 from hooks.interventions import add, scale
 from hooks.resume import hold
 from hooks.site import mlp_out, resid_post, z
-from tests.conftest import tiny
+from tests.conftest import tiny_hf, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 @pytest.fixture(scope="module")
 def gpt2() -> Model:
     """A model of this file's own: transformers leaves hooks on one that was asked for its hidden states."""
-    return tiny("gpt2")
+    return load(tiny_hf("gpt2"), tiny_tokenizer())
 
 
 POINTS = 250  # of each of the four runs below

@@ -87,7 +87,8 @@ def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model
         made.append(rome(model, fact, covariance=c, **how, search=search))
         return made[-1]
 
-    found = audit(model, [CASE], {"rome": editor}, FILLER, n_generated=8)
+    texts = (*FILLER, "Rome is in Italy")
+    found = audit(model, [CASE], {"rome": editor}, texts, n_generated=8)
     assert torch.equal(model.hf.transformer.h[0].mlp.c_proj.weight, before)
     row = {name: e.value for name, e in found.table["rome"].items()}
     with made[0].applied(model):
@@ -98,7 +99,7 @@ def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model
     assert row["paraphrase magnitude"] == pytest.approx(float((new.exp() - old.exp()).mean()), rel=1e-4)
     assert row["neighbours true over new"] == float((true > other).double().mean())
     assert row["neighbours true"] == row["neighbours unchanged"]
-    unrelated = model.tokens(FILLER)
+    unrelated = model.tokens(texts)
     target = unrelated.content[:, 1:] & unrelated.mask[:, :-1]
     with torch.no_grad(), made[0].applied(model):
         q = model.run(unrelated)[:, :-1][target].log_softmax(-1)
@@ -106,7 +107,7 @@ def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model
         p = model.run(unrelated)[:, :-1][target].log_softmax(-1)
     drift, reverse = (float((a.exp() * (a - b)).sum(-1).mean()) for a, b in ((p, q), (q, p)))
     assert row["drift"] == pytest.approx(drift, rel=1e-3)
-    assert abs(drift - reverse) > 0.02 * drift
+    assert reverse > 1.2 * drift
     nll = [-x.gather(1, unrelated.ids[:, 1:][target][:, None]).mean() for x in (p, q)]
     assert row["perplexity"] == pytest.approx(float((nll[1] - nll[0]).exp()), rel=1e-4)
     parts = (row["efficacy"], row["paraphrase"], row["neighbours true over new"])
