@@ -158,6 +158,7 @@ def test_a_text_longer_than_its_tokenizer_expects_is_packed_without_a_word_of_it
 
     short = copy.deepcopy(tokenizer)
     short.model_max_length = 8
+    short.deprecation_warnings.clear()  # a tokenizer says so once
     model = load(hf_model("gpt2"), short, check=False)
     said = logging.getLogger("transformers")
     said.addHandler(caplog.handler)
