@@ -14,8 +14,9 @@ from hooks.tracing.placement import Placement
 from hooks.tracing.record import record
 from hooks.tracing.residual import BlockCall, format_sum, residual_sum
 from hooks.tracing.sublayers import sublayers
+from tests.hooks.tracing.planted import D_MLP, HEADS, D, FeedForward
 
-D, HEADS, HIDDEN, N_POS = 16, 2, 24, 11
+N_POS = 11
 Written = Callable[..., Any]
 
 
@@ -68,23 +69,12 @@ class Twice(Attention):
         return self.o((first - second).transpose(1, 2).flatten(2))
 
 
-class FeedForward(nn.Module):
-    """W_out gelu(W_in x)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.act, self.down = nn.Linear(D, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, D)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.act(self.up(x)))
-
-
 class Gated(FeedForward):
     """W_out (gelu(W_gate x) * W_in x)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = nn.Linear(D, HIDDEN)
+        self.gate = nn.Linear(D, D_MLP)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.act(self.gate(x)) * self.up(x))
@@ -271,7 +261,7 @@ class Folded(FeedForward):
 
     def __init__(self) -> None:
         super().__init__()
-        self.up = nn.Linear(D // 2, HIDDEN // 2)
+        self.up = nn.Linear(D // 2, D_MLP // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.act(self.up(x.unflatten(-1, (2, -1)))).flatten(1))
