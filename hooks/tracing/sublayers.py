@@ -102,7 +102,7 @@ class _Part:
         within = self.trace.ops[self.block.call.begin : self.block.call.end]
         self.making = {value: op for op in within for value in op.makes}
         used = self._before(self.term.value)
-        self.ops = [op for op in within if id(op) in used]
+        self.ops = [op for op in within if op in used]
         self.made = {self.trace.root(value) for op in self.ops for value in op.makes}
 
     def sublayer(self) -> Sublayer:
@@ -148,13 +148,13 @@ class _Part:
         leaf = not [*call.module.children(), *call.module.parameters()]
         return single and (is_norm(call.module) or leaf)
 
-    def _before(self, value: int) -> set[int]:
-        """Which operations of the block make a value out of the stream."""
-        seen, waiting = set[int](), [value]
+    def _before(self, value: int) -> set[Op]:
+        """The operations of the block that make a value out of the stream."""
+        seen, waiting = set[Op](), [value]
         while waiting:
             op = self.making.get(waiting.pop())
-            if op is not None and id(op) not in seen:
-                seen.add(id(op))
+            if op is not None and op not in seen:
+                seen.add(op)
                 waiting += [one for one in op.reads if self.trace.root(one) not in self.stream]
         return seen
 
